@@ -1,0 +1,146 @@
+//! The contract of everything that can make sandboxes.
+//!
+//! A runtime does not know what a command, a cell or a file is. It gives a
+//! sandbox and byte streams to the program inside, and knows nothing else.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{Id, Result, Spec, Usage};
+
+/// A byte stream in both directions.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// One connection to the agent of a sandbox.
+pub type AgentStream = Box<dyn ByteStream>;
+
+/// How long one step of a creation took, for `Server-Timing` and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepTime {
+    /// The step as one lower-case word, e.g. `mounts`.
+    pub step: String,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What a successful creation returns.
+#[derive(Debug)]
+pub struct Created {
+    /// Where the time went.
+    pub steps: Vec<StepTime>,
+}
+
+/// A sandbox that the runtime still has, told on recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its identity.
+    pub id: Id,
+    /// Whether its first process is alive. A sandbox that is not alive only
+    /// waits for [`Runtime::destroy`].
+    pub alive: bool,
+}
+
+/// How the first process of a sandbox ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether the kernel killed it for lack of memory.
+    pub out_of_memory: bool,
+    /// For people, e.g. `killed by signal 9`.
+    pub detail: String,
+}
+
+/// What a runtime can do on this host, and with which strength.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Name of the runtime, e.g. `embedded`.
+    pub runtime: &'static str,
+    /// Whether [`crate::NetworkMode::Open`] works, or why not.
+    pub network_open: std::result::Result<(), String>,
+    /// Whether limits are enforced, or why not.
+    pub limits: std::result::Result<(), String>,
+    /// Whether a sandbox can be paused, or why not.
+    pub pause: std::result::Result<(), String>,
+}
+
+impl fmt::Debug for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capabilities")
+            .field("runtime", &self.runtime)
+            .field("network_open", &self.network_open)
+            .field("limits", &self.limits)
+            .field("pause", &self.pause)
+            .finish()
+    }
+}
+
+/// Something that makes sandboxes.
+///
+/// Contract: every method may be called at any time for any id, also after the
+/// server was killed and started again; every method returns within a deadline
+/// of its own; `destroy` is idempotent and leaves nothing behind.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// What works on this host; asked once at start.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether `spec.image` can be used, without making anything.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when there is no such image; the message lists what to do.
+    async fn check(&self, spec: &Spec) -> Result<()>;
+
+    /// Makes the sandbox and starts its agent. When it returns, [`Runtime::connect`] works.
+    /// On failure, or when the future is dropped, nothing is left behind that
+    /// [`Runtime::destroy`] would not remove.
+    ///
+    /// # Errors
+    /// With the step that failed, its object and what to do.
+    async fn create(&self, id: &Id, spec: &Spec) -> Result<Created>;
+
+    /// A new byte stream to the agent. Any number may be open at once.
+    ///
+    /// # Errors
+    /// `SandboxLost` when the sandbox is not alive.
+    async fn connect(&self, id: &Id) -> Result<AgentStream>;
+
+    /// Waits until the first process of the sandbox has ended; the one call without a deadline.
+    ///
+    /// # Errors
+    /// `NotFound` when the runtime does not have the sandbox.
+    async fn ended(&self, id: &Id) -> Result<Ended>;
+
+    /// Freezes every process of the sandbox.
+    ///
+    /// # Errors
+    /// `NotFound`, or the failed step.
+    async fn pause(&self, id: &Id) -> Result<()>;
+
+    /// Lets a paused sandbox run on.
+    ///
+    /// # Errors
+    /// `NotFound`, or the failed step.
+    async fn resume(&self, id: &Id) -> Result<()>;
+
+    /// Ends and removes the sandbox with all that belongs to it. Removing what
+    /// does not exist is a success.
+    ///
+    /// # Errors
+    /// The failed step; calling again goes on where it stopped.
+    async fn destroy(&self, id: &Id) -> Result<()>;
+
+    /// Everything this runtime still has in its scope, half-made sandboxes included.
+    ///
+    /// # Errors
+    /// When the host's state cannot be read.
+    async fn list(&self) -> Result<Vec<Found>>;
+
+    /// What the sandbox uses.
+    ///
+    /// # Errors
+    /// `NotFound` when the runtime does not have the sandbox.
+    async fn usage(&self, id: &Id) -> Result<Usage>;
+}
