@@ -42,6 +42,8 @@ pub struct Found {
     /// Whether its first process is alive. A sandbox that is not alive only
     /// waits for [`Runtime::destroy`].
     pub alive: bool,
+    /// Whether it was made before the host's last restart.
+    pub host_restarted: bool,
 }
 
 /// How the first process of a sandbox ended.
