@@ -36,10 +36,8 @@ impl Id {
 /// `length` random characters of the id alphabet.
 fn random_text(length: usize) -> Result<String> {
     let mut bytes = vec![0u8; length];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Error::internal("the kernel's random source failed")
-            .with_source(std::io::Error::from(error))
-    })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::internal("the kernel's random source failed").with_source(error))?;
     Ok(bytes
         .iter()
         .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
