@@ -1,0 +1,1 @@
+"""Wire models by version of the protocol."""

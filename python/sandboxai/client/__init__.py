@@ -1,0 +1,1 @@
+"""Low-level clients by version of the protocol."""

@@ -1,0 +1,29 @@
+# Shared by the scripts of this folder; to be sourced from the project's root.
+RUST_VERSION=1.95
+VENV=.venv
+TEST_VENV=.venv-test
+STATE_DIR=${SANDBOXAI_STATE_DIR:-$PWD/target/state}
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Runs a command as root: as it is, or through sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else
+        die "this step needs root: run the script as root, or install sudo"
+    fi
+}
+
+cargo_is_new_enough() {
+    command -v cargo >/dev/null 2>&1 || { [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; }
+    command -v cargo >/dev/null 2>&1 || return 1
+    local version
+    version=$(cargo --version | cut -d' ' -f2)
+    [ "$(printf '%s\n%s\n' "$RUST_VERSION" "$version" | sort -V | head -n1)" = "$RUST_VERSION" ]
+}
+
+# Extra certificates that this host trusts (a proxy's, say) are given to the
+# image build and to the sandboxes as well.
+ca_certificates() {
+    printf '%s' "${SANDBOXAI_CA_CERTIFICATES:-${SSL_CERT_FILE:-}}"
+}
