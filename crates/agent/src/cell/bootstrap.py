@@ -1,0 +1,1 @@
+import os, sys; sys.path[:] = [entry for entry in sys.path if entry]; code = os.pread(4, 1 << 20, 0); os.close(4); scope = {"__name__": "sandboxai"}; exec(compile(code, "<sandboxai>", "exec"), scope); scope["main"](3)

@@ -1,0 +1,170 @@
+//! One operation in a sandbox: a conversation with its agent, kept alive by
+//! nothing but its user, and ended with the sandbox.
+
+use std::{sync::Arc, time::Duration};
+
+use agent_protocol::{Reply, Request};
+use sandbox::{Error, Result, Runtime, State};
+use tokio::sync::watch;
+
+use super::{
+    AgentError, CONNECT_TIME_MAX, LAST_WORDS_TIME_MAX,
+    conversation::{Conversation, Incoming, Input},
+    refusal,
+};
+use crate::{
+    lifecycle::Life,
+    resident::{Operation, Resident, ending},
+};
+
+/// An operation under way. Dropping it cancels it.
+pub(crate) struct Session {
+    operation: Operation,
+    life: watch::Receiver<Life>,
+    /// `None` once the conversation has ended.
+    conversation: Option<Conversation>,
+    input: Input,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("resident", &self.operation.0)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Begins an operation, on an idle connection if there is one.
+    ///
+    /// # Errors
+    /// `SandboxLost` when there is no connection to be had.
+    pub(crate) async fn open(runtime: &dyn Runtime, resident: &Arc<Resident>) -> Result<Self> {
+        let mut session = Self {
+            operation: resident.operate(),
+            life: resident.watch(),
+            conversation: None,
+            input: Input::none(),
+        };
+        let stream = match resident.pool.take() {
+            Some(stream) => stream,
+            None => {
+                let connect = runtime.connect(&resident.id);
+                let connected = match tokio::time::timeout(CONNECT_TIME_MAX, connect).await {
+                    Ok(connected) => connected.map_err(AgentError::Connect),
+                    Err(_) => Err(AgentError::Silent(CONNECT_TIME_MAX)),
+                };
+                match connected {
+                    Ok(stream) => stream,
+                    Err(error) => return Err(session.explain(error).await),
+                }
+            }
+        };
+        session.conversation = Some(Conversation::new(stream));
+        Ok(session)
+    }
+
+    /// Takes a request, to be sent by the next wait.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when it is too large.
+    pub(super) fn ask(&mut self, request: &Request, input: Input) -> Result<()> {
+        self.input = input;
+        let Some(conversation) = &mut self.conversation else {
+            return Err(self.over());
+        };
+        let asked = conversation.ask(request);
+        asked.map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// The next thing from the agent.
+    ///
+    /// # Errors
+    /// As [`Conversation::next`], explained by the end of the sandbox if it has
+    /// ended. The conversation is over then.
+    pub(super) async fn next(&mut self, silence_max: Option<Duration>) -> Result<Incoming> {
+        let Some(conversation) = &mut self.conversation else {
+            return Err(self.over());
+        };
+        let next = tokio::select! {
+            biased;
+            next = conversation.next(&mut self.input, silence_max) => Some(next),
+            _reason = ending(&mut self.life) => None,
+        };
+        let next = match next {
+            Some(next) => next,
+            None => {
+                // What was said before the end is still on its way.
+                let last = conversation.next(&mut self.input, None);
+                let last = tokio::time::timeout(LAST_WORDS_TIME_MAX, last).await;
+                last.unwrap_or(Err(AgentError::Closed))
+            }
+        };
+        match next {
+            Ok(Incoming::Reply(Reply::Failed(failure))) => {
+                self.finish();
+                Err(refusal(failure))
+            }
+            Ok(incoming) => Ok(incoming),
+            Err(error) => Err(self.fail(error).await),
+        }
+    }
+
+    /// Ends the conversation properly: its connection can serve another one.
+    pub(super) fn finish(&mut self) {
+        let Some(conversation) = self.conversation.take() else {
+            return;
+        };
+        if let Some(stream) = conversation.into_idle(&self.input) {
+            self.operation.0.pool.put(stream);
+        }
+        self.input = Input::none();
+    }
+
+    /// Ends the conversation for a fault of the agent or of the connection.
+    pub(super) async fn fail(&mut self, error: AgentError) -> Error {
+        self.conversation = None;
+        self.input = Input::none();
+        self.explain(error).await
+    }
+
+    fn over(&self) -> Error {
+        Error::internal(format!(
+            "the operation in sandbox `{}` is over",
+            self.operation.0.name
+        ))
+    }
+
+    /// The error for the world: how the sandbox ended, if that explains it.
+    async fn explain(&mut self, error: AgentError) -> Error {
+        let name = &self.operation.0.name;
+        // Of one that is still being made, its owner learns from this error.
+        let is_made = self.life.borrow().state() != State::Creating;
+        if is_made && let Some(time_max) = error.reason_time_max() {
+            let known = tokio::time::timeout(time_max, ending(&mut self.life));
+            if let Ok(reason) = known.await {
+                return self.operation.0.lost(reason.as_ref());
+            }
+            if self.life.borrow().state() == State::Paused {
+                return Error::conflict(format!(
+                    "sandbox `{name}` was paused meanwhile; resume it and try again"
+                ));
+            }
+        }
+        match error {
+            AgentError::Input(error) => error,
+            AgentError::Request(_) => Error::invalid(error.to_string()),
+            AgentError::InputSilent(_) => Error::timeout(error.to_string()),
+            AgentError::Connect(_)
+            | AgentError::Closed
+            | AgentError::Broken(_)
+            | AgentError::Frame(_)
+            | AgentError::Oversized(_)
+            | AgentError::Unexpected(_)
+            | AgentError::Silent(_) => {
+                tracing::warn!(sandbox = %self.operation.0.id, %error, "lost an agent");
+                Error::lost(format!("sandbox `{name}`: {error}")).with_source(error)
+            }
+        }
+    }
+}

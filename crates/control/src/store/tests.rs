@@ -1,0 +1,274 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use sandbox::{Lease, Limits, NetworkMode, Spec};
+
+use super::*;
+use crate::Tombstone;
+
+fn sandbox(name: &str) -> Sandbox {
+    Sandbox {
+        id: Id::random().unwrap(),
+        space: sandbox::Space::default(),
+        name: name.parse().unwrap(),
+        image_requested: "box".to_owned(),
+        spec: Spec {
+            image: "sandboxai/box".parse().unwrap(),
+            env: BTreeMap::from([("KEY".to_owned(), "secret ü \" \\".to_owned())]),
+            limits: Limits::default(),
+            network: NetworkMode::Open,
+            lease: Lease {
+                idle_timeout: Some(Duration::from_millis(1500)),
+                lifetime_max: None,
+            },
+        },
+        state: State::Creating,
+        created_ms: 1000,
+        active_ms: 1000,
+        tombstone: None,
+    }
+}
+
+fn key_of(sandbox: &Sandbox) -> KeyUse {
+    KeyUse {
+        space: sandbox.space.clone(),
+        key: format!("key of {}", sandbox.name),
+        fingerprint: [7; 32],
+        id: sandbox.id.clone(),
+        name: sandbox.name.clone(),
+        created_ms: sandbox.created_ms,
+    }
+}
+
+fn creating(sandbox: &Sandbox) -> Change {
+    Change::Creating {
+        sandbox: Box::new(sandbox.clone()),
+        key: Some(key_of(sandbox)),
+    }
+}
+
+fn note(event: &'static str) -> Note {
+    Note {
+        at_ms: 2000,
+        event,
+        detail: None,
+    }
+}
+
+fn running(sandbox: &Sandbox) -> Change {
+    Change::Moved {
+        id: sandbox.id.clone(),
+        state: State::Running,
+        active_ms: 2000,
+        note: note("created"),
+    }
+}
+
+fn ended(sandbox: &Sandbox, reason: EndReason) -> Change {
+    Change::Ended {
+        id: sandbox.id.clone(),
+        reason,
+        ended_ms: 3000,
+    }
+}
+
+async fn open_error(path: &Path) -> StoreError {
+    Store::open(path).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn everything_comes_back_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (store, memory) = Store::open(&path).await.unwrap();
+    assert!(memory.sandboxes.is_empty() && memory.keys.is_empty());
+    let [mut living, mut dead, mut ending] = ["living", "dead", "ending"].map(sandbox);
+    for sandbox in [&living, &dead, &ending] {
+        store.write(creating(sandbox)).await.unwrap();
+        store.write(running(sandbox)).await.unwrap();
+    }
+    let reason = EndReason::AgentLost("exit status 3".to_owned());
+    store.write(ended(&dead, reason.clone())).await.unwrap();
+    store
+        .write(Change::Ending {
+            id: ending.id.clone(),
+            reason: EndReason::Idle,
+        })
+        .await
+        .unwrap();
+    store.close().await;
+
+    let (_store, memory) = Store::open(&path).await.unwrap();
+    (living.state, living.active_ms) = (State::Running, 2000);
+    (ending.state, ending.active_ms) = (State::Stopping, 2000);
+    (dead.state, dead.active_ms) = (State::Gone, 2000);
+    dead.spec.env.clear();
+    dead.tombstone = Some(Tombstone {
+        reason,
+        ended_ms: 3000,
+    });
+    let mut expected = vec![
+        Stored {
+            sandbox: living,
+            ending: None,
+        },
+        Stored {
+            sandbox: dead,
+            ending: None,
+        },
+        Stored {
+            sandbox: ending,
+            ending: Some(EndReason::Idle),
+        },
+    ];
+    let mut found = memory.sandboxes;
+    for list in [&mut expected, &mut found] {
+        list.sort_by(|a, b| a.sandbox.name.cmp(&b.sandbox.name));
+    }
+    assert_eq!(found, expected);
+    assert_eq!(memory.keys.len(), 3);
+}
+
+#[tokio::test]
+async fn a_key_of_a_creation_that_failed_is_free_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = Store::open(&path).await.unwrap();
+    let [failed, gone] = ["failed", "gone"].map(sandbox);
+    for (sandbox, reason) in [
+        (&failed, EndReason::FailedToStart("no".to_owned())),
+        (&gone, EndReason::Deleted),
+    ] {
+        store.write(creating(sandbox)).await.unwrap();
+        store.write(ended(sandbox, reason)).await.unwrap();
+    }
+    store.close().await;
+    let (_store, memory) = Store::open(&path).await.unwrap();
+    assert_eq!(memory.keys, [key_of(&gone)]);
+}
+
+#[tokio::test]
+async fn old_tombstones_keys_and_events_are_pruned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = Store::open(&path).await.unwrap();
+    let [living, dead] = ["living", "dead"].map(sandbox);
+    for sandbox in [&living, &dead] {
+        store.write(creating(sandbox)).await.unwrap();
+    }
+    for _ in 0..1100 {
+        store
+            .submit(Change::Noted {
+                id: living.id.clone(),
+                note: note("kernel_died"),
+            })
+            .await;
+    }
+    store.write(ended(&dead, EndReason::Deleted)).await.unwrap();
+    let events = async |id: &Id| store.events(id.clone(), 0, 5000).await.unwrap().len();
+    assert_eq!(
+        (events(&living.id).await, events(&dead.id).await),
+        (1100, 1)
+    );
+
+    store
+        .write(Change::Pruned { before_ms: 3000 })
+        .await
+        .unwrap();
+    assert_eq!(
+        (events(&living.id).await, events(&dead.id).await),
+        (1000, 1)
+    );
+    store
+        .write(Change::Pruned { before_ms: 3001 })
+        .await
+        .unwrap();
+    assert_eq!(events(&dead.id).await, 0);
+    store.close().await;
+    let (_store, memory) = Store::open(&path).await.unwrap();
+    assert_eq!(memory.sandboxes.len(), 1);
+    assert!(memory.keys.is_empty());
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_store_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = Store::open(&path).await.unwrap();
+    let error = open_error(&path).await;
+    assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
+    assert!(error.to_string().contains("in use by another server"));
+    store.close().await;
+    Store::open(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_told_with_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    std::fs::write(
+        &path,
+        b"this is no database, but it is long enough to be looked at".repeat(99),
+    )
+    .unwrap();
+    let error = open_error(&path).await;
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert!(error.to_string().contains("move it"), "{error}");
+
+    std::fs::remove_file(&path).unwrap();
+    let (store, _) = Store::open(&path).await.unwrap();
+    for index in 0..200 {
+        let sandbox = sandbox(&format!("s{index}"));
+        store.write(creating(&sandbox)).await.unwrap();
+    }
+    store.close().await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    for byte in &mut bytes[middle..middle + 4096] {
+        *byte = 0x5a;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let error = open_error(&path).await;
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_newer_or_foreign_file_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = Store::open(&path).await.unwrap();
+    store.close().await;
+    let set = |pragma: &str, value: i64| {
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.pragma_update(None, pragma, value).unwrap();
+    };
+    set("user_version", 99);
+    let error = open_error(&path).await;
+    assert!(
+        matches!(error, StoreError::Newer { found: 99, .. }),
+        "{error:?}"
+    );
+    set("application_id", 1);
+    let error = open_error(&path).await;
+    assert!(error.to_string().contains("another program"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_missing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = open_error(&folder.path().join("missing/store")).await;
+    assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = Store::open(&path).await.unwrap();
+    store.write(creating(&sandbox("a"))).await.unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", file.file_name());
+    }
+}

@@ -1,0 +1,11 @@
+//! The facade over a real `control` and a runtime in memory, one request at a time.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
+mod errors;
+mod files;
+mod processes;
+mod sandboxes;
+mod service;
+mod streaming;
+mod tools;

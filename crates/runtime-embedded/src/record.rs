@@ -1,0 +1,145 @@
+//! What is written down about each sandbox before and while it is made.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use sandbox::NetworkMode;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{At as _, Error, Step},
+    layout::{RECORD, open_folder},
+    process::Identity,
+};
+
+/// Largest record that is read back, bytes.
+const RECORD_BYTES_MAX: u64 = 1 << 20;
+
+/// One sandbox, as far as it has been made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) scope: String,
+    /// The server whose end is also that of the sandbox.
+    pub(crate) owner: Option<Identity>,
+    pub(crate) slot: u32,
+    /// Whether it has a connection to the internet.
+    pub(crate) open_network: bool,
+    /// Folders that no image may lose meanwhile.
+    pub(crate) layers: Vec<PathBuf>,
+    /// The run of the host in which it was made.
+    pub(crate) boot_id: String,
+    /// Who makes it; meaningless once `init` is known.
+    pub(crate) worker: Identity,
+    /// Its first process.
+    pub(crate) init: Option<Identity>,
+}
+
+impl Record {
+    /// Writes the record into the sandbox's folder, whole or not at all.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), Error> {
+        let path = folder.join(RECORD);
+        let draft = folder.join("record.json.new");
+        let text = serde_json::to_vec(self).expect("strings and numbers always serialize");
+        fs::write(&draft, text)
+            .and_then(|()| fs::rename(&draft, &path))
+            .at(Step::WriteRecord, path.display())
+    }
+
+    /// Reads the record from the sandbox's folder; `None` when nothing was
+    /// written yet, or a crash of the host has left something unreadable.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>, Error> {
+        let path = folder.join(RECORD);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.at(Step::ReadRecord, path.display())?,
+        };
+        let mut text = Vec::new();
+        file.take(RECORD_BYTES_MAX)
+            .read_to_end(&mut text)
+            .at(Step::ReadRecord, path.display())?;
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    pub(crate) fn network(&self) -> NetworkMode {
+        if self.open_network {
+            NetworkMode::Open
+        } else {
+            NetworkMode::None
+        }
+    }
+
+    /// Whether the sandbox was made in this run of the host.
+    pub(crate) fn is_of_this_boot(&self, boot_id: &str) -> bool {
+        self.boot_id == boot_id
+    }
+}
+
+/// Locks the sandbox's folder for as long as the file is open, or `None` when
+/// another process has it. The lock belongs to the process that does something to
+/// the sandbox and to its children until they drop it.
+pub(crate) fn try_lock(folder: &Path) -> io::Result<Option<File>> {
+    use rustix::{
+        fs::{FlockOperation, flock},
+        io::Errno,
+    };
+    let file = open_folder(folder)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            scope: "default".into(),
+            owner: None,
+            slot: 7,
+            open_network: true,
+            layers: vec!["/state/images/layers/one".into()],
+            boot_id: "b".into(),
+            worker: Identity {
+                pid: 2,
+                started_ticks: 3,
+            },
+            init: None,
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_and_its_form_is_frozen() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Record::read(folder.path()).unwrap(), None);
+        record().write(folder.path()).unwrap();
+        assert_eq!(Record::read(folder.path()).unwrap(), Some(record()));
+        // Sandboxes outlive the server's version.
+        assert_eq!(
+            fs::read_to_string(folder.path().join(RECORD)).unwrap(),
+            r#"{"scope":"default","owner":null,"slot":7,"open_network":true,"layers":["/state/images/layers/one"],"boot_id":"b","worker":{"pid":2,"started_ticks":3},"init":null}"#
+        );
+    }
+
+    #[test]
+    fn half_a_record_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(RECORD), "{\"scope\":").unwrap();
+        assert_eq!(Record::read(folder.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_locked_folder_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = try_lock(folder.path()).unwrap();
+        assert!(lock.is_some());
+        assert!(try_lock(folder.path()).unwrap().is_none());
+        drop(lock);
+        assert!(try_lock(folder.path()).unwrap().is_some());
+    }
+}

@@ -1,0 +1,206 @@
+//! Ends a sandbox and removes all that belongs to it.
+//!
+//! What can lives in namespaces that only the sandbox's processes hold, so
+//! killing them makes the kernel clean up: mounts, links, message queues. What
+//! is left are control groups, a firewall element, a socket, files and the slot.
+//! Every step succeeds when there is nothing to do, so that a teardown that was
+//! itself killed can be started again.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::{complain, host::Host, sweep};
+use crate::{
+    error::{At as _, Error, Step},
+    layout::open_folder,
+    network,
+    process::Identity,
+    record::{self, Record},
+    wait::pause,
+};
+
+/// How long a destruction may take, as the server sees it.
+pub(crate) const DESTROY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long another worker may hold the sandbox.
+const LOCK_DEADLINE: Duration = Duration::from_secs(12);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+/// How long killed processes may take to end. A large memory takes its time.
+const END_DEADLINE_MS: u32 = 10_000;
+
+/// What is removed after the answer was given, because it takes time and
+/// nobody needs to wait for it.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Trash {
+    id: String,
+    slot: Option<u32>,
+    has_link: bool,
+}
+
+impl Trash {
+    /// Removes the files and the link, then gives the slot back.
+    pub(super) fn finish(self, host: &Host) {
+        if let Err(error) = self.try_finish(host) {
+            // The next start sweeps what is left.
+            complain(&error);
+        }
+    }
+
+    fn try_finish(&self, host: &Host) -> Result<(), Error> {
+        empty(host, &self.id)?;
+        let Some(slot) = self.slot else {
+            return Ok(());
+        };
+        if self.has_link {
+            network::release(&host.config.network, slot)
+                .map_err(io::Error::other)
+                .at(Step::DisconnectNetwork, format_args!("slot {slot}"))?;
+        }
+        host.slots.free(slot, &self.id)
+    }
+}
+
+/// Removes the files of a sandbox from the trash.
+pub(super) fn empty(host: &Host, id: &str) -> Result<(), Error> {
+    let trash = host.layout.trash();
+    let at = || trash.join(id);
+    let name = CString::new(id)
+        .map_err(io::Error::from)
+        .at(Step::RemoveFiles, at().display())?;
+    open_folder(&trash)
+        .and_then(|trash| sys::tree::remove(&trash, &name))
+        .at(Step::RemoveFiles, at().display())
+}
+
+/// Ends the sandbox `id` of this server's scope. One that does not exist is a success.
+pub(super) fn destroy(host: &Host, id: &str) -> Result<Trash, Error> {
+    let folder = host.layout.sandbox(id);
+    if let Some(record) = Record::read(&folder)?
+        && record.scope != host.config.scope
+    {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied)).at(
+            Step::Kill,
+            format_args!("{id}, which belongs to the scope {:?}", record.scope),
+        );
+    }
+    end(host, id)
+}
+
+/// Ends the sandbox `id` of whatever scope.
+pub(super) fn end(host: &Host, id: &str) -> Result<Trash, Error> {
+    let folder = host.layout.sandbox(id);
+    let lock_end = Instant::now() + LOCK_DEADLINE;
+    let lock = loop {
+        match record::try_lock(&folder) {
+            Ok(Some(lock)) => break Some(lock),
+            Ok(None) if Instant::now() < lock_end => {
+                // Whoever makes it makes it in vain.
+                if let Some(record) = Record::read(&folder)? {
+                    kill(record.worker, Duration::ZERO);
+                }
+                pause(LOCK_RETRY);
+            }
+            Ok(None) => {
+                return Err(io::Error::from(io::ErrorKind::TimedOut))
+                    .at(Step::LockFolder, folder.display());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break None,
+            Err(error) => return Err(error).at(Step::LockFolder, folder.display()),
+        }
+    };
+    let trash = take_down(host, id, None);
+    drop(lock);
+    trash
+}
+
+/// Ends what there is of a sandbox whose lock the caller has. `slot` is for one that
+/// may have no record yet.
+pub(super) fn take_down(host: &Host, id: &str, slot: Option<u32>) -> Result<Trash, Error> {
+    let folder = host.layout.sandbox(id);
+    let record = Record::read(&folder)?;
+    host.cgroups.kill(id)?;
+    if let Some(record) = &record
+        && record.is_of_this_boot(&host.boot_id)
+        && let Some(init) = record.init
+        && !kill(init, Duration::from_millis(END_DEADLINE_MS.into()))
+    {
+        return Err(io::Error::from(io::ErrorKind::TimedOut))
+            .at(Step::Kill, format_args!("process {}", init.pid));
+    }
+    let slot = slot
+        .or(record.as_ref().map(|record| record.slot))
+        .or_else(|| slot_of(host, id));
+    let open = record.as_ref().is_none_or(|record| record.open_network);
+    let has_link = open && network::capability().is_ok();
+    if has_link && let Some(slot) = slot {
+        network::disconnect(&host.config.network, slot)
+            .map_err(io::Error::other)
+            .at(Step::DisconnectNetwork, format_args!("slot {slot}"))?;
+    }
+    host.cgroups.remove(id)?;
+    let socket = host.layout.socket(id);
+    remove_file(&socket)?;
+    let trash = host.layout.trash().join(id);
+    match fs::rename(&folder, &trash) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result.at(Step::RemoveFiles, folder.display())?,
+    }
+    Ok(Trash {
+        id: id.to_owned(),
+        slot,
+        has_link,
+    })
+}
+
+/// Kills a process and waits for its end; whether it has ended.
+fn kill(process: Identity, wait: Duration) -> bool {
+    let Some(pidfd) = process.open() else {
+        return true;
+    };
+    // It may have ended since; the wait tells.
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+    sys::pidfd::wait(&pidfd, wait_ms).unwrap_or(false)
+}
+
+fn remove_file(path: &std::path::Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.at(Step::RemoveFiles, path.display()),
+    }
+}
+
+/// The slot of a sandbox that has no record.
+fn slot_of(host: &Host, id: &str) -> Option<u32> {
+    let held = host.slots.held();
+    held.into_iter()
+        .find_map(|(slot, holder, _)| (holder.id == id).then_some(slot))
+}
+
+/// Ends every sandbox whose owner is `server`, as when it has gone.
+pub(super) fn destroy_owned(host: &Host, server: Identity) {
+    let ids = match sweep::ids_in(&host.layout.sandboxes()) {
+        Ok(ids) => ids,
+        Err(error) => return complain(&error),
+    };
+    let mut trash = Vec::new();
+    for id in ids {
+        match Record::read(&host.layout.sandbox(&id)) {
+            Ok(Some(record)) if record.owner == Some(server) => match end(host, &id) {
+                Ok(removed) => trash.push(removed),
+                Err(error) => complain(&error),
+            },
+            Ok(_) => {}
+            Err(error) => complain(&error),
+        }
+    }
+    // First all processes, then all files: what runs matters more than what lies around.
+    for removed in trash {
+        removed.finish(host);
+    }
+}

@@ -1,0 +1,59 @@
+//! A server for tests: makes sandboxes, says so, and waits to be killed.
+//!
+//! Arguments: folder, spawner, first process, `ephemeral` or `lasting`, ids….
+
+use std::{
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use runtime_embedded::{Config, Embedded, Spawner, SpawnerProgram, network::NetworkConfig};
+use sandbox::{Limits, NetworkMode, Runtime as _, Spec};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, spawner, init, mode, ids @ ..] = arguments.as_slice() else {
+        return Err("arguments are missing".into());
+    };
+    let folder = Path::new(folder);
+    let agent: &'static [u8] = Vec::leak(std::fs::read(init)?);
+    let config = Config {
+        state_dir: folder.join("state"),
+        run_dir: folder.join("run"),
+        scope: "test".to_owned(),
+        ephemeral: mode == "ephemeral",
+        server_uid: 0,
+        server_gid: 0,
+        network: NetworkConfig {
+            lock_dir: folder.join("host"),
+            ..NetworkConfig::default()
+        },
+        ca_certificates: None,
+        agent,
+        spawner: SpawnerProgram {
+            program: PathBuf::from("unshare"),
+            args: vec!["--net".into(), "--".into(), spawner.clone()],
+        },
+    };
+    let spawner = Spawner::launch(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let embedded = Embedded::start(config, spawner).await?;
+        let spec = Spec {
+            image: "test/box".parse()?,
+            env: Default::default(),
+            limits: Limits::default(),
+            network: NetworkMode::None,
+            lease: Default::default(),
+        };
+        for id in ids {
+            embedded.create(&id.parse()?, &spec).await?;
+        }
+        Ok::<(), sandbox::Error>(())
+    })?;
+    writeln!(io::stdout(), "ready")?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}

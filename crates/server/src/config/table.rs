@@ -1,0 +1,394 @@
+//! Every configuration key, once: its form, its default and what it is for.
+//!
+//! Reading, checking, `config --explain` and `docs/configuration.md` all work from [`KEYS`].
+
+use super::raw::Value;
+
+/// One configuration key.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.name`.
+    pub name: &'static str,
+    /// Another variable that sets it: the original server's, or a short one. Weaker than the regular one.
+    pub other_variable: Option<&'static str>,
+    /// How its value is written.
+    pub form: Form,
+    /// The default as it would be written in the environment; empty for "not set".
+    pub default: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Any text.
+    Text,
+    /// An IP address or `localhost`.
+    Address,
+    /// 0 to 65535.
+    Port,
+    /// `true` or `false`.
+    Switch,
+    /// A number with a unit, e.g. `15m`.
+    Duration,
+    /// A duration, or `never`.
+    DurationOrNever,
+    /// A number with a unit, e.g. `2GiB`.
+    Size,
+    /// CPUs as a decimal number, or thousandths as `500m`.
+    Cpu,
+    /// A whole number of at least 1.
+    Count,
+    /// An absolute path.
+    Path,
+    /// A number, or `root`.
+    User,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list; separated by commas in the environment.
+    List,
+    /// A list that must not be shown.
+    Secrets,
+    /// Pairs; `left=right`, separated by commas, in the environment.
+    Map,
+}
+
+impl Form {
+    /// The form for people.
+    #[must_use]
+    pub fn describe(self) -> String {
+        match self {
+            Self::Text => "text".into(),
+            Self::Address => "an IP address or `localhost`".into(),
+            Self::Port => "a port, 0 to 65535".into(),
+            Self::Switch => "`true` or `false`".into(),
+            Self::Duration => "a duration: `90s`, `15m`, `1h30m`, `2d`".into(),
+            Self::DurationOrNever => "a duration (`90s`, `15m`, `2d`) or `never`".into(),
+            Self::Size => "a size: `512MiB`, `2GiB`, `500MB`".into(),
+            Self::Cpu => "CPUs: `2`, `0.5`, `500m`".into(),
+            Self::Count => "a whole number from 1".into(),
+            Self::Path => "an absolute path".into(),
+            Self::User => "a numeric user id, or `root`".into(),
+            Self::Choice(words) => words
+                .iter()
+                .map(|word| format!("`{word}`"))
+                .collect::<Vec<_>>()
+                .join(" or "),
+            Self::List => "a list of texts".into(),
+            Self::Secrets => "a list of secrets".into(),
+            Self::Map => "a table of texts".into(),
+        }
+    }
+}
+
+impl Key {
+    /// The environment variable that sets it, e.g. `SANDBOXAI_SERVER_PORT`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("SANDBOXAI_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// Section and name.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, &'static str) {
+        self.name
+            .split_once('.')
+            .expect("every name in the table has a section: tested")
+    }
+
+    /// The default as a value.
+    #[must_use]
+    pub fn default_value(&self) -> Value {
+        Value::from_text(self.form, self.default)
+    }
+}
+
+/// The key called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+const fn key(name: &'static str, form: Form, default: &'static str, doc: &'static str) -> Key {
+    Key {
+        name,
+        other_variable: None,
+        form,
+        default,
+        doc,
+    }
+}
+
+const fn with_variable(
+    name: &'static str,
+    variable: &'static str,
+    form: Form,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        other_variable: Some(variable),
+        form,
+        default,
+        doc,
+    }
+}
+
+/// All keys, by section.
+pub const KEYS: &[Key] = &[
+    with_variable(
+        "server.host",
+        "SANDBOXAID_HOST",
+        Form::Address,
+        "127.0.0.1",
+        "Address to listen on. Anything but a loopback address needs `server.api_keys`, or `server.allow_unauthenticated`.",
+    ),
+    with_variable(
+        "server.port",
+        "SANDBOXAID_PORT",
+        Form::Port,
+        "5266",
+        "Port to listen on. `0` takes any free port; the first line on standard output is then `{\"host\":\"127.0.0.1\",\"port\":N}`.",
+    ),
+    with_variable(
+        "server.scope",
+        "SANDBOXAID_SCOPE",
+        Form::Text,
+        "default",
+        "Which sandboxes this server owns. Servers with different scopes share a machine and its images without seeing each other's sandboxes.",
+    ),
+    with_variable(
+        "server.delete_on_shutdown",
+        "SANDBOXAID_DELETE_ON_SHUTDOWN",
+        Form::Switch,
+        "false",
+        "Sandboxes of the scope end with the server, also when it is killed. Otherwise they run on and the next server takes them over.",
+    ),
+    key(
+        "server.exit_with_client",
+        Form::Switch,
+        "false",
+        "Shut down when the client that started the server is gone: when nobody reads standard output any more, if that is a pipe; else when standard input ends, if that is one; else when the parent process is gone. Under the name `sandboxaid`, with port 0 and delete on shutdown, it is on unless set.",
+    ),
+    key(
+        "server.user",
+        Form::User,
+        "75266",
+        "User id that the server runs as after its start; only the small spawner process keeps root. `root` keeps root for the server too.",
+    ),
+    with_variable(
+        "server.state_dir",
+        "SANDBOXAI_STATE_DIR",
+        Form::Path,
+        "/var/lib/sandboxai",
+        "Images, sandboxes and the store. Must be on a disk file system that overlayfs accepts (ext4, xfs, btrfs).",
+    ),
+    with_variable(
+        "server.run_dir",
+        "SANDBOXAI_RUN_DIR",
+        Form::Path,
+        "/run/sandboxai",
+        "Sockets, locks and slots; shared by all servers of the machine, emptied by a restart of the machine.",
+    ),
+    key(
+        "server.api_keys",
+        Form::Secrets,
+        "",
+        "Keys that requests must carry, as `Authorization: Bearer KEY` or `X-API-Key: KEY`; at least 16 characters each. Prefer `server.api_keys_file`.",
+    ),
+    key(
+        "server.api_keys_file",
+        Form::Path,
+        "",
+        "File with one key per line; empty lines and lines beginning with `#` do not count. Must not be readable by others.",
+    ),
+    key(
+        "server.allow_unauthenticated",
+        Form::Switch,
+        "false",
+        "Listen on an address other than loopback without any key. Whoever reaches the port can then run code in sandboxes.",
+    ),
+    key(
+        "server.allowed_hosts",
+        Form::List,
+        "",
+        "Host names under which the server is reached besides `localhost` and plain IP addresses; `*.example.com` matches every name below. Others are refused, which stops DNS rebinding.",
+    ),
+    key(
+        "server.connections_max",
+        Form::Count,
+        "1024",
+        "Connections served at once; more wait.",
+    ),
+    key(
+        "server.header_timeout",
+        Form::Duration,
+        "60s",
+        "How long a connection may take to send the head of its next request.",
+    ),
+    key(
+        "server.shutdown_grace",
+        Form::Duration,
+        "30s",
+        "How long running requests may go on after SIGTERM or SIGINT. A second signal ends the server at once.",
+    ),
+    key(
+        "sandbox.image",
+        Form::Text,
+        "sandboxai/box",
+        "Image of a sandbox whose request names none.",
+    ),
+    key(
+        "sandbox.memory",
+        Form::Size,
+        "2GiB",
+        "Memory of a sandbox whose request does not say.",
+    ),
+    key(
+        "sandbox.cpu",
+        Form::Cpu,
+        "2",
+        "CPU time of a sandbox whose request does not say.",
+    ),
+    key(
+        "sandbox.pids",
+        Form::Count,
+        "1024",
+        "Processes and threads of a sandbox whose request does not say.",
+    ),
+    key(
+        "sandbox.network",
+        Form::Choice(&["open", "none"]),
+        "open",
+        "Network of a sandbox whose request does not say: `open` reaches the public internet and never the host, private ranges or other sandboxes; `none` has loopback only.",
+    ),
+    key(
+        "sandbox.idle_timeout",
+        Form::DurationOrNever,
+        "never",
+        "End a sandbox after so long without an operation on it, when its request does not say.",
+    ),
+    key(
+        "sandbox.lifetime_max",
+        Form::DurationOrNever,
+        "never",
+        "End a sandbox so long after its creation, when its request does not say.",
+    ),
+    with_variable(
+        "sandbox.ca_certificates",
+        "SANDBOXAI_CA_CERTIFICATES",
+        Form::Text,
+        "",
+        "File of CA certificates (PEM) that sandboxes and image builds trust instead of their own, for networks with a proxy that opens TLS; `host` takes the host's own bundle; empty leaves the image's.",
+    ),
+    key(
+        "limits.memory",
+        Form::Size,
+        "64GiB",
+        "Most memory that a request may ask for.",
+    ),
+    key(
+        "limits.cpu",
+        Form::Cpu,
+        "64",
+        "Most CPU time that a request may ask for.",
+    ),
+    key(
+        "limits.pids",
+        Form::Count,
+        "32768",
+        "Most processes and threads that a request may ask for.",
+    ),
+    key(
+        "limits.sandboxes",
+        Form::Count,
+        "1000",
+        "Sandboxes that may live at once.",
+    ),
+    key(
+        "limits.creations_at_once",
+        Form::Count,
+        "8",
+        "Sandboxes made at the same time; more wait, because more only adds latency.",
+    ),
+    key(
+        "limits.create_timeout",
+        Form::Duration,
+        "30s",
+        "How long a creation may take.",
+    ),
+    key(
+        "limits.output",
+        Form::Size,
+        "32MiB",
+        "Most output of one command or cell in an answer that is not streamed; of more, the beginning and the end are kept.",
+    ),
+    key(
+        "limits.tombstone_ttl",
+        Form::Duration,
+        "24h",
+        "How long a sandbox that ended still answers with why it ended.",
+    ),
+    key(
+        "images.aliases",
+        Form::Map,
+        "substratusai/sandboxai-box:*=sandboxai/box,substratusai/sandboxai-box=sandboxai/box",
+        "Other names of images: the left resolves to the right. A `*` at the end matches any rest. Setting it replaces the default.",
+    ),
+    key(
+        "network.pool",
+        Form::Text,
+        "10.231.0.0/16",
+        "Addresses of the links to sandboxes; two for each sandbox. Must not be in use on the host or its networks.",
+    ),
+    key(
+        "network.never",
+        Form::List,
+        "",
+        "Networks that no sandbox reaches, besides the built-in list (private, link-local, metadata, loopback and multicast ranges, and the pool).",
+    ),
+    key(
+        "network.resolvers",
+        Form::List,
+        "",
+        "DNS servers that names inside sandboxes are resolved by, as `ADDRESS` or `ADDRESS:PORT`; empty takes the host's.",
+    ),
+    key(
+        "network.connections_max",
+        Form::Count,
+        "512",
+        "Connections that one sandbox may have open at once.",
+    ),
+    key(
+        "log.format",
+        Form::Choice(&["text", "json"]),
+        "text",
+        "Form of log lines on standard error.",
+    ),
+    key(
+        "log.level",
+        Form::Text,
+        "info",
+        "What is logged: `error`, `warn`, `info`, `debug` or `trace`, also by part, e.g. `info,control=debug`.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_have_a_section() {
+        let names: BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(names.len(), KEYS.len());
+        let variables: BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
+        assert_eq!(variables.len(), KEYS.len());
+        for key in KEYS {
+            assert!(!key.parts().1.is_empty(), "{}", key.name);
+            assert!(key.doc.ends_with('.'), "{}", key.name);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Accepting connections and speaking HTTP on them.
+
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpStream, sync::Semaphore};
+
+use super::stop::Stop;
+use crate::config::Server;
+
+/// Longest head of a request, bytes; what does not fit is answered with 431.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Pause after a failed accept (out of descriptors): time for others to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Data that the peer does not take for so long ends the connection.
+const UNACKNOWLEDGED_MS_MAX: u32 = 120_000;
+
+/// Serves until told to stop, then lets running requests end within the grace.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    server: &Server,
+    stop: &Stop,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let free = Arc::new(Semaphore::new(server.connections_max));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(server.header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .pipeline_flush(true);
+    loop {
+        let next = async {
+            // First the permit: what is above the bound waits in the kernel's queue.
+            let permit = Arc::clone(&free).acquire_owned().await;
+            (permit, accept(&listener).await)
+        };
+        let (permit, stream) = tokio::select! {
+            next = next => next,
+            () = stop.requested() => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // The peer went away or spoke no HTTP; nothing to do about it here.
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = tokio::time::sleep(server.shutdown_grace) => {
+            tracing::info!("requests are still running after the grace period; ending them");
+        }
+        () = stop.at_once() => {}
+    }
+    Ok(())
+}
+
+async fn accept(listener: &tokio::net::TcpListener) -> TcpStream {
+    loop {
+        let error = match listener.accept().await {
+            Ok((stream, _)) => match prepare(&stream) {
+                Ok(()) => return stream,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let peer_gone = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::NotConnected
+        );
+        if !peer_gone {
+            tracing::error!(%error, "cannot accept a connection; are there too few file descriptors?");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// Answers go out at once, and peers that vanished are noticed.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)?;
+    Ok(())
+}

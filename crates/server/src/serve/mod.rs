@@ -1,0 +1,232 @@
+//! The server: from root and one thread to an unprivileged listener.
+//!
+//! The order matters. The spawner is started and the port is bound while the
+//! process is root and single-threaded; then root is given up for good; only
+//! then come threads, the store and the first byte from outside.
+
+mod authentication;
+mod connection;
+mod host;
+mod log;
+mod privilege;
+mod scope;
+mod stop;
+
+use std::{
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, middleware};
+use control::Control;
+use runtime_embedded::{Embedded, Spawner, SpawnerProgram};
+
+use crate::{
+    agent::AGENT,
+    config::{Config, Environment},
+    exit_code::ExitCode,
+    failure::Failure,
+};
+use scope::Scope;
+use stop::{ClientWatch, Stop};
+
+/// The hidden subcommand whose process makes the namespaces.
+pub const SPAWNER_COMMAND: &str = "__spawner";
+/// Threads for requests at least: one slow call must not stop all others.
+const WORKER_THREADS_MIN: usize = 2;
+/// How long the runtime's last threads may take to end.
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Why it could not start, or what failed at its end.
+pub fn serve(config: &Config, environment: &Environment) -> Result<ExitCode, Failure> {
+    log::start(&config.log, environment);
+    privilege::require_root()?;
+    let client = watch_client(config)?;
+    let scope = Scope::prepare(&config.server)?;
+    let runtime_config = runtime_config(config);
+    let spawner = Spawner::launch(&runtime_config).map_err(|error| {
+        Failure::from(sandbox::Error::from(error))
+            .hint("`sandboxai doctor` tells what this machine lacks")
+    })?;
+    let store = scope.show(&config.server.run_dir)?;
+    let listener = bind(config.listen_address())?;
+    privilege::drop_to(config.server.user)?;
+    let threads = std::thread::available_parallelism().map_or(WORKER_THREADS_MIN, |count| {
+        count.get().max(WORKER_THREADS_MIN)
+    });
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(Failure::to("cannot start the threads of the server"))?;
+    let result = tokio.block_on(run(
+        config,
+        store,
+        runtime_config,
+        spawner,
+        listener,
+        client,
+    ));
+    tokio.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    if config.server.delete_on_shutdown && result.is_ok() {
+        scope.remove();
+    }
+    result.map(|()| ExitCode::Ok)
+}
+
+/// The client to watch, when the server is to end with it.
+fn watch_client(config: &Config) -> Result<Option<ClientWatch>, Failure> {
+    if config.server.exit_with_client == Some(true) {
+        return ClientWatch::of_process()
+            .map(Some)
+            .map_err(Failure::to("cannot watch the client"));
+    }
+    Ok(None)
+}
+
+async fn run(
+    config: &Config,
+    store: PathBuf,
+    runtime_config: runtime_embedded::Config,
+    spawner: Spawner,
+    listener: TcpListener,
+    client: Option<ClientWatch>,
+) -> Result<(), Failure> {
+    let stop = Stop::listen(client).map_err(Failure::to("cannot listen for signals"))?;
+    let control = tokio::select! {
+        control = start(config, store, runtime_config, spawner) => control?,
+        // Whatever was begun is found by the next start.
+        () = stop.requested() => return Ok(()),
+    };
+    let address = listener
+        .local_addr()
+        .map_err(Failure::to("cannot tell the port"))?;
+    let router = router(control.clone(), config);
+    announce(config, address);
+    connection::serve(listener, router, &config.server, &stop)
+        .await
+        .map_err(Failure::to(format!("cannot serve {address}")))?;
+    tokio::select! {
+        result = control.shutdown(config.server.shutdown_grace) => result.map_err(Failure::from),
+        () = stop.at_once() => {
+            tracing::info!("stopped at once by a second signal");
+            Ok(())
+        }
+    }
+}
+
+/// Takes over what is there and gets ready to make more.
+async fn start(
+    config: &Config,
+    store: PathBuf,
+    runtime_config: runtime_embedded::Config,
+    spawner: Spawner,
+) -> Result<Control, Failure> {
+    let runtime = Embedded::start(runtime_config, spawner).await?;
+    let clock = Arc::new(control::SystemClock);
+    Ok(Control::start(control_config(config, store), Arc::new(runtime), clock).await?)
+}
+
+/// The facade behind the doors that every request passes.
+fn router(control: Control, config: &Config) -> Router {
+    let facade = facade_sandboxai::FacadeConfig {
+        output_bytes_max: config.output_bytes_max,
+        ..facade_sandboxai::FacadeConfig::default()
+    };
+    facade_sandboxai::router(control, facade)
+        .layer(middleware::from_fn_with_state(
+            authentication::Keys::new(&config.server.api_keys),
+            authentication::check,
+        ))
+        .layer(middleware::from_fn_with_state(
+            host::Allowed::new(&config.server.allowed_hosts),
+            host::check,
+        ))
+}
+
+fn runtime_config(config: &Config) -> runtime_embedded::Config {
+    let mut network = config.network.clone();
+    network.lock_dir.clone_from(&config.server.run_dir);
+    runtime_embedded::Config {
+        state_dir: config.server.state_dir.clone(),
+        run_dir: config.server.run_dir.clone(),
+        scope: config.server.scope.clone(),
+        ephemeral: config.server.delete_on_shutdown,
+        server_uid: config.server.user.id(),
+        server_gid: config.server.user.id(),
+        network,
+        ca_certificates: config.ca_certificates.clone(),
+        agent: AGENT,
+        spawner: SpawnerProgram {
+            // Not the path: the file may be replaced by an update meanwhile.
+            program: PathBuf::from("/proc/self/exe"),
+            args: vec![SPAWNER_COMMAND.to_owned()],
+        },
+    }
+}
+
+/// The runtime's configuration, for the commands that look at its state without a server.
+#[must_use]
+pub fn offline_runtime_config(config: &Config) -> runtime_embedded::Config {
+    runtime_config(config)
+}
+
+fn control_config(config: &Config, store: PathBuf) -> control::Config {
+    control::Config {
+        store,
+        delete_on_shutdown: config.server.delete_on_shutdown,
+        defaults: config.defaults.clone(),
+        limits_max: config.limits_max,
+        sandboxes_max: config.sandboxes_max,
+        creations_at_once: config.creations_at_once,
+        create_timeout: config.create_timeout,
+        tombstone_ttl: config.tombstone_ttl,
+        image_aliases: config.image_aliases.clone(),
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        let failure = Failure::general(format!("cannot listen on {address}: {error}"));
+        match error.kind() {
+            io::ErrorKind::AddrInUse => failure.hint(
+                "another program has the port, perhaps another `sandboxai serve`; stop it, or choose another port with --port",
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                failure.hint("this machine has no such address; choose another one with --host")
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// Tells where the server is: for people in the log, for programs that asked
+/// for any free port as the first line of standard output.
+fn announce(config: &Config, address: SocketAddr) {
+    if config.server.port == 0 {
+        let line = format!(
+            "{{\"host\":\"{}\",\"port\":{}}}\n",
+            address.ip(),
+            address.port()
+        );
+        let mut stdout = io::stdout().lock();
+        if let Err(error) = stdout
+            .write_all(line.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            tracing::warn!(%error, "nobody reads the port on standard output");
+        }
+    }
+    tracing::info!(
+        url = format!("http://{address}"),
+        scope = config.server.scope,
+        version = env!("CARGO_PKG_VERSION"),
+        "ready"
+    );
+}

@@ -1,0 +1,133 @@
+use super::*;
+use std::{io::Read, os::fd::AsFd};
+
+/// What `/bin/sh -c script` prints, with `setup` applied.
+fn shell(script: &CStr, setup: impl FnOnce(&mut Program<'_>)) -> (String, Ended) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut program = Program {
+        candidates: &[c"/nowhere/sh", c"/bin/sh"],
+        arguments: &[c"sh", c"-c", script],
+        environment: &[c"A=b c"],
+        directory: Some(c"/"),
+        descriptors: &[(writer.as_fd(), 1), (reader.as_fd(), 7)],
+        cgroups: &[],
+        oom_score_adj: Some(c"500"),
+        new_session: true,
+        sibling: false,
+    };
+    setup(&mut program);
+    let pid = spawn(&program).unwrap();
+    drop(writer);
+    let mut output = String::new();
+    let mut reader = reader;
+    reader.read_to_string(&mut output).unwrap();
+    (output, reap(pid).unwrap())
+}
+
+#[test]
+fn a_program_gets_what_was_asked_for() {
+    let script =
+        c"echo \"$A\"; pwd; cat /proc/self/oom_score_adj; ls /proc/self/fd | tr '\\n' ' '; exit 3";
+    let (output, ended) = shell(script, |_| {});
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(&lines[..3], ["b c", "/", "500"]);
+    // 0 is inherited, 1 and 7 given; 2 inherited; 3 is `ls` reading the folder.
+    assert_eq!(lines[3].trim(), "0 1 2 3 7");
+    assert_eq!(ended, Ended::Exited(3));
+}
+
+#[test]
+fn signals_are_reset_in_the_program() {
+    // The test program itself ignores SIGPIPE, as every Rust program does.
+    let script = c"grep -E 'Sig(Blk|Ign)' /proc/self/status | tr -d '\\n\\t '; kill -9 $$";
+    let (output, ended) = shell(script, |_| {});
+    assert_eq!(output, "SigBlk:0000000000000000SigIgn:0000000000000000");
+    assert_eq!(ended, Ended::Signalled(9));
+}
+
+#[test]
+fn the_failed_step_is_told() {
+    let fails = |setup: &dyn Fn(&mut Program<'_>)| {
+        let mut program = Program {
+            candidates: &[c"/bin/true"],
+            arguments: &[c"true"],
+            environment: &[],
+            directory: None,
+            descriptors: &[],
+            cgroups: &[],
+            oom_score_adj: None,
+            new_session: false,
+            sibling: false,
+        };
+        setup(&mut program);
+        let error = spawn(&program).unwrap_err();
+        (error.step, error.source.raw_os_error().unwrap())
+    };
+    assert_eq!(
+        fails(&|program| program.directory = Some(c"/nowhere")),
+        (SpawnStep::Directory, libc::ENOENT)
+    );
+    assert_eq!(
+        fails(&|program| program.candidates = &[c"/nowhere", c"/etc/passwd", c"/nowhere"]),
+        (SpawnStep::Execute, libc::EACCES)
+    );
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let joined = [null.as_fd()];
+    let mut program = Program {
+        candidates: &[c"/bin/true"],
+        arguments: &[c"true"],
+        environment: &[],
+        directory: None,
+        descriptors: &[],
+        cgroups: &joined,
+        oom_score_adj: None,
+        new_session: false,
+        sibling: false,
+    };
+    assert_eq!(spawn(&program).unwrap_err().step, SpawnStep::Cgroup);
+    program.cgroups = &[];
+    let pid = spawn(&program).unwrap();
+    assert!(is_child(pid));
+    assert_eq!(reap(pid).unwrap(), Ended::Exited(0));
+    assert!(!is_child(pid));
+}
+
+#[test]
+fn descriptors_that_swap_places_arrive() {
+    let (first, second) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let numbers = (first.as_raw_fd(), second.as_raw_fd());
+    let swapped = [(first.as_fd(), numbers.1), (second.as_fd(), numbers.0)];
+    let script = std::ffi::CString::new(format!(
+        "echo one >&{}; echo two >&{}",
+        numbers.1, numbers.0
+    ))
+    .unwrap();
+    let arguments = [c"sh", c"-c", script.as_c_str()];
+    let program = Program {
+        candidates: &[c"/bin/sh"],
+        arguments: &arguments,
+        environment: &[],
+        directory: None,
+        descriptors: &swapped,
+        cgroups: &[],
+        oom_score_adj: None,
+        new_session: true,
+        sibling: false,
+    };
+    assert_eq!(reap(spawn(&program).unwrap()).unwrap(), Ended::Exited(0));
+    for (mut file, text) in [(first, "one\n"), (second, "two\n")] {
+        use std::io::Seek;
+        file.rewind().unwrap();
+        assert_eq!(std::io::read_to_string(file).unwrap(), text);
+    }
+}
+
+#[test]
+fn inherited_descriptors_are_handed_out_once() {
+    assert!(take_inherited(1).is_err());
+    assert!(take_inherited(9999).is_err());
+    let file = tempfile::tempfile().unwrap();
+    let number = std::os::fd::IntoRawFd::into_raw_fd(file);
+    let _file = take_inherited(number).unwrap();
+    assert!(take_inherited(number).is_err());
+}
