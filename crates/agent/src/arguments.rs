@@ -89,7 +89,10 @@ mod tests {
                 workdir: "/work".into(),
             })
         );
-        assert_eq!(parse_words("--listen-fd 3").unwrap().workdir, PathBuf::from("/"));
+        assert_eq!(
+            parse_words("--listen-fd 3").unwrap().workdir,
+            PathBuf::from("/")
+        );
     }
 
     #[test]

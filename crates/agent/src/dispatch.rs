@@ -185,8 +185,7 @@ impl Dispatch {
         state.busy_threads -= 1;
         state.idle_threads += 1;
         let once = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
-        if keep
-            && epoll::modify(&self.epoll, &connection, EventData::new_u64(token), once).is_ok()
+        if keep && epoll::modify(&self.epoll, &connection, EventData::new_u64(token), once).is_ok()
         {
             state.idle_connections.insert(token, connection);
             return;

@@ -101,9 +101,10 @@ pub(crate) fn run(
             format!("cannot make pipes for the command: {error}"),
         )
     })?;
-    let child = context.spawner.spawn(spec).map_err(|error| {
-        agent_protocol::Failure::from(error)
-    })?;
+    let child = context
+        .spawner
+        .spawn(spec)
+        .map_err(|error| agent_protocol::Failure::from(error))?;
     let mut foreground = Foreground {
         context,
         child,
@@ -202,7 +203,11 @@ impl Foreground<'_> {
             }
             // One frame at a time: the other stream stays ready meanwhile.
             if ready.stdout {
-                read_piece(&mut self.pipes.stdout, FrameKind::Output, &mut self.outgoing);
+                read_piece(
+                    &mut self.pipes.stdout,
+                    FrameKind::Output,
+                    &mut self.outgoing,
+                );
             } else if ready.stderr {
                 read_piece(&mut self.pipes.stderr, FrameKind::Error, &mut self.outgoing);
             }
@@ -233,7 +238,8 @@ impl Foreground<'_> {
             Some(polled.len() - 1)
         });
         poll_until(&mut polled, self.deadline)?;
-        let happened = |index: Option<usize>| index.is_some_and(|i| !polled[i].revents().is_empty());
+        let happened =
+            |index: Option<usize>| index.is_some_and(|i| !polled[i].revents().is_empty());
         let lost = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
         Ok(Ready {
             connection_readable: polled[0].revents().contains(PollFlags::IN),
@@ -247,7 +253,10 @@ impl Foreground<'_> {
 
     /// Kills the command when its time is over.
     fn enforce_deadline(&mut self) -> io::Result<()> {
-        if self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        if self
+            .deadline
+            .is_none_or(|deadline| Instant::now() < deadline)
+        {
             return Ok(());
         }
         if self.timed_out {
@@ -284,7 +293,9 @@ impl Foreground<'_> {
     }
 
     fn feed(&mut self) {
-        let Some(stdin) = &self.pipes.stdin else { return };
+        let Some(stdin) = &self.pipes.stdin else {
+            return;
+        };
         match rustix::io::write(stdin, self.incoming.rest()) {
             Ok(count) => self.incoming.take(count),
             Err(Errno::AGAIN | Errno::INTR) => {}

@@ -49,10 +49,12 @@ pub(crate) fn serve(
             source,
             destination,
             overwrite,
-        } => Ok(change::rename(&named(source)?, &named(destination)?, *overwrite)?),
-        FileRequest::Remove { path, recursive } => {
-            Ok(change::remove(&named(path)?, *recursive)?)
-        }
+        } => Ok(change::rename(
+            &named(source)?,
+            &named(destination)?,
+            *overwrite,
+        )?),
+        FileRequest::Remove { path, recursive } => Ok(change::remove(&named(path)?, *recursive)?),
         FileRequest::SetPermissions {
             path,
             mode: bits,

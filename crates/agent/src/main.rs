@@ -66,7 +66,10 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match guarded.map_err(io::Error::from).and_then(|()| serve(arguments)) {
+    match guarded
+        .map_err(io::Error::from)
+        .and_then(|()| serve(arguments))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -87,7 +90,11 @@ fn serve(arguments: Arguments) -> io::Result<()> {
             .map_err(|error| io::Error::new(error.kind(), format!("descriptor {number}: {error}")))
     };
     let listener = take(arguments.listen)?;
-    let cgroups = arguments.cgroups.into_iter().map(take).collect::<io::Result<_>>()?;
+    let cgroups = arguments
+        .cgroups
+        .into_iter()
+        .map(take)
+        .collect::<io::Result<_>>()?;
     let out_of_memory = arguments.out_of_memory.map(take).transpose()?;
     // What else was inherited by mistake goes to nobody.
     let _ = sys::process::close_on_exec_from(3);

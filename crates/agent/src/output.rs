@@ -117,7 +117,10 @@ mod tests {
         assert!(output.is_truncated());
         assert_eq!(all(&output, 0)[0], (Stream::Error, b"st".to_vec()));
         output.push(Stream::Output, &vec![2; KEPT_BYTES + 5]);
-        assert_eq!(joined(&all(&output, 0), Stream::Output), vec![2; KEPT_BYTES]);
+        assert_eq!(
+            joined(&all(&output, 0), Stream::Output),
+            vec![2; KEPT_BYTES]
+        );
     }
 
     #[test]

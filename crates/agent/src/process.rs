@@ -143,7 +143,12 @@ impl Process {
 
     /// For the collector: the pipes to wait for.
     pub(crate) fn open_pipes(&self) -> Vec<Arc<OwnedFd>> {
-        self.lock_streams().pipes.iter().flatten().cloned().collect()
+        self.lock_streams()
+            .pipes
+            .iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// For the collector: the end to wait for, until it is known.
@@ -215,8 +220,9 @@ impl Processes {
             all.forget();
             let running = all.processes.iter().filter(|p| p.is_active()).count();
             if running + all.starting >= RUNNING_MAX {
-                let message =
-                    format!("{RUNNING_MAX} background processes are running; end one of them first");
+                let message = format!(
+                    "{RUNNING_MAX} background processes are running; end one of them first"
+                );
                 return Err(limit_reached(message).into());
             }
             all.starting += 1;
@@ -262,14 +268,18 @@ impl Processes {
         connection: &mut Connection,
     ) -> Result<Reply, Stop> {
         let process = self.find(id)?;
-        let news = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(
-            |error| limit_reached(format!("cannot follow background process {id}: {error}")),
-        )?);
+        let news = Arc::new(
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| {
+                limit_reached(format!("cannot follow background process {id}: {error}"))
+            })?,
+        );
         let follower = Arc::clone(&news);
         process.lock_streams().followers.push(Arc::clone(&news));
         let result = send_output(&process, follow, &news, connection);
         let mut streams = process.lock_streams();
-        streams.followers.retain(|other| !Arc::ptr_eq(other, &follower));
+        streams
+            .followers
+            .retain(|other| !Arc::ptr_eq(other, &follower));
         result
     }
 
@@ -290,8 +300,9 @@ impl Processes {
             }
             Stdin::Closed => {
                 *process.lock_stdin() = Stdin::Closed;
-                let message =
-                    format!("standard input of background process {id} is closed; start it with `stdin`");
+                let message = format!(
+                    "standard input of background process {id} is closed; start it with `stdin`"
+                );
                 return Err(invalid(message).into());
             }
         };
@@ -366,7 +377,9 @@ fn send_output(
         let _ = rustix::io::read(news, &mut [0; 8]);
         loop {
             let piece = process.lock_streams().kept.piece(position, PIECE_BYTES);
-            let Some((stream, bytes, after)) = piece else { break };
+            let Some((stream, bytes, after)) = piece else {
+                break;
+            };
             position = after;
             match stream {
                 Stream::Output => connection.send_output(&bytes)?,
@@ -439,11 +452,7 @@ fn wait_input(process: &Process, connection: &Connection) -> Result<(), Stop> {
     Ok(())
 }
 
-fn wait_writable(
-    process: &Process,
-    stdin: &OwnedFd,
-    connection: &Connection,
-) -> Result<(), Stop> {
+fn wait_writable(process: &Process, stdin: &OwnedFd, connection: &Connection) -> Result<(), Stop> {
     let deadline = std::time::Instant::now() + INPUT_TIMEOUT;
     let mut polled = [
         PollFd::new(stdin, PollFlags::OUT),

@@ -8,8 +8,10 @@
 //!
 //! ```text
 //!  agent ──spec, descriptors──► spawner ──clone──► program
-//!    ▲  ◄──pid──────────────────┘                    │
-//!    └───────────────── is the parent of ────────────┘
+//!   │ ▲ ▲                        │                  ▲ │
+//!   │ │ └──────── error ─────────┘                  │ │
+//!   │ └─────────── process id ──────────────────────│─┘
+//!   └───────────── is the parent of ────────────────┘
 //! ```
 //!
 //! The spawner is at the mercy of the workload: it may be killed or stopped at
@@ -29,6 +31,7 @@ use agent_protocol::{Failure, FailureKind};
 use rustix::process::{Pid, Signal};
 use sys::process::SpawnStep;
 
+use self::socket::Answer;
 use crate::reaper::{ExitWaiter, Reaper};
 
 pub(crate) mod server;
@@ -98,7 +101,10 @@ pub(crate) enum SpawnError {
     TooLong,
     /// The working directory cannot be entered.
     #[error("working directory {directory}: {source}")]
-    Directory { directory: String, source: io::Error },
+    Directory {
+        directory: String,
+        source: io::Error,
+    },
     /// No process could be made.
     #[error(
         "no process can be started: {0}; the limit of processes or of memory of this sandbox is reached"
@@ -210,23 +216,26 @@ impl Spawner {
                 Err(_) if !is_new => continue,
                 Err(error) => return Err(SpawnError::SpawnerLost(error)),
             }
-            return match socket::receive_answer(&current.socket) {
-                Ok(Ok(pid)) if sys::process::is_child(pid) => {
-                    let exit = spawning.register(pid).map_err(SpawnError::SpawnerLost)?;
+            let (pid, is_usable) = match socket::receive_answer(&current.socket) {
+                Ok(Answer::Started(pid)) => (pid, true),
+                Ok(Answer::StartedLast(pid)) => (pid, false),
+                Ok(Answer::Failed(step, source)) => {
                     *server = Some(current);
-                    let reaper = Arc::clone(&self.reaper);
-                    Ok(Child { pid, exit, reaper })
-                }
-                Ok(Ok(_)) => Err(SpawnError::SpawnerLost(io::ErrorKind::InvalidData.into())),
-                Ok(Err((step, source))) => {
-                    *server = Some(current);
-                    Err(classify(&spec, step, source))
+                    return Err(classify(&spec, step, source));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Err(SpawnError::TimedOut)
+                    return Err(SpawnError::TimedOut);
                 }
-                Err(error) => Err(SpawnError::SpawnerLost(error)),
+                Err(error) => return Err(SpawnError::SpawnerLost(error)),
             };
+            // The spawner is not to be believed.
+            if !sys::process::is_child(pid) {
+                return Err(SpawnError::SpawnerLost(io::ErrorKind::InvalidData.into()));
+            }
+            let exit = spawning.register(pid).map_err(SpawnError::SpawnerLost)?;
+            *server = is_usable.then_some(current);
+            let reaper = Arc::clone(&self.reaper);
+            return Ok(Child { pid, exit, reaper });
         }
     }
 
@@ -273,7 +282,12 @@ fn classify(spec: &SpawnSpec, step: SpawnStep, source: io::Error) -> SpawnError 
         let name = spec.argv.first().cloned().unwrap_or_default();
         name.to_string_lossy().into_owned()
     };
-    match (step, source.raw_os_error().map(rustix::io::Errno::from_raw_os_error)) {
+    match (
+        step,
+        source
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error),
+    ) {
         (SpawnStep::Directory, _) => SpawnError::Directory {
             directory: spec.cwd.display().to_string(),
             source,

@@ -26,7 +26,7 @@ while os.open(os.devnull, os.O_RDONLY) < 4:
 class Driver:
     """A kernel process with both ends of everything that the agent would hold."""
 
-    def __init__(self, options=()):
+    def __init__(self, options=(), **env):
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(SECONDS_MAX)
         source = os.memfd_create("driver")
@@ -42,7 +42,8 @@ class Driver:
 
         self.process = subprocess.Popen(
             [sys.executable, *options, "-c", BOOTSTRAP], stdin=subprocess.DEVNULL, stdout=stdout,
-            stderr=stderr, preexec_fn=place, pass_fds=(3, 4), start_new_session=True)
+            stderr=stderr, preexec_fn=place, pass_fds=(3, 4), start_new_session=True,
+            env={**os.environ, **env})
         for fd in (source, stdout, stderr):
             os.close(fd)
         theirs.close()
@@ -414,6 +415,13 @@ class Start(unittest.TestCase):
                 os.chdir(before)
         self.addCleanup(driver.close)
         self.assertEqual(driver.first, (b"r", b""))
+
+    def test_it_needs_no_home(self):
+        driver = Driver(HOME="/proc/no-home")
+        self.addCleanup(driver.close)
+        self.assertEqual(driver.first, (b"r", b""))
+        driver.run("%cd -q /\nimport os; print(os.getcwd())")
+        self.assertEqual(driver.out, "/\n")
 
     def test_without_ipython_it_says_so(self):
         driver = Driver(["-S"])

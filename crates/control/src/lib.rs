@@ -29,6 +29,8 @@ mod simulation;
 mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod timing;
 mod work;
 
 pub use api::*;

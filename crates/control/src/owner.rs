@@ -222,15 +222,12 @@ impl Owner {
         sandbox.state = self.life.state();
         // As in the store: a tombstone needs no environment, which may hold secrets.
         sandbox.spec.env.clear();
-        sandbox.tombstone = Some(Tombstone {
-            reason: reason.clone(),
-            ended_ms,
-        });
         tracing::info!(sandbox = %resident.id, name = %resident.name, %reason, "a sandbox ended");
+        let tombstone = Tombstone { reason, ended_ms };
+        sandbox.tombstone = Some(tombstone.clone());
         let ended = Change::Ended {
-            id: resident.id.clone(),
-            reason,
-            ended_ms,
+            sandbox: Box::new(sandbox.clone()),
+            tombstone,
         };
         // First, so that a later sandbox of the same name is recorded after it.
         self.core.store.submit(ended).await;

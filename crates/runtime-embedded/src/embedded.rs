@@ -31,7 +31,7 @@ use crate::{
     error::{At as _, Step},
     image::Store,
     layout::Layout,
-    network::{self, DnsForwarder, NetworkConfig},
+    network::{DnsForwarder, NetworkConfig},
     spawner::{CREATE_DEADLINE, DESTROY_DEADLINE},
     wire::{Answer, AnswerReader, Create, Handles, REQUEST_BYTES_MAX, Request, kind_from_text},
 };
@@ -83,7 +83,7 @@ impl Embedded {
             layout,
             capabilities: Capabilities {
                 runtime: "embedded",
-                network_open: network::capability(),
+                network_open: spawner.network,
                 limits: cgroups.limits(),
                 pause: cgroups.pause(),
             },

@@ -86,7 +86,7 @@ async fn k07_to_k31_the_host_cannot_be_seen_or_reached() {
         "echo -1000 > /proc/1/oom_score_adj",
         "echo x > /proc/1/environ",
         "busybox cat /proc/1/environ",
-        "busybox ls /proc/1/fd",
+        "busybox readlink /proc/1/fd/3",
         "busybox dmesg",
     ];
     for command in refused {
@@ -109,6 +109,9 @@ async fn k07_to_k31_the_host_cannot_be_seen_or_reached() {
 async fn k14_masked_parts_of_proc_are_empty_and_not_from_dev() {
     let inside = Inside::new().await;
     for name in ["kcore", "keys", "timer_list", "kallsyms", "interrupts", "kmsg"] {
+        if !Path::new("/proc").join(name).exists() {
+            continue;
+        }
         let size = inside.shell(&format!("busybox cat /proc/{name} | busybox wc -c")).await;
         assert_eq!(size.trim(), "0", "{name}");
         let kind = inside.shell(&format!("busybox stat -c %F /proc/{name}")).await;
@@ -182,14 +185,11 @@ async fn r04_sandboxes_do_not_share_kernel_quotas() {
         maps.push(shell(&embedded, id, "busybox cat /proc/self/uid_map").await);
     }
     assert_ne!(maps[0], maps[1]);
-    // Watching a file takes an inotify instance each; the limit is per user.
-    let watch = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
-        busybox inotifyd - /tmp & done 2>&1; busybox sleep 0.3; busybox ps | busybox grep -c inotify[d]";
-    let counts = [
-        shell(&embedded, &ids[0], watch).await,
-        shell(&embedded, &ids[1], watch).await,
-    ];
-    assert_eq!(counts[0], counts[1]);
+    // The kernel counts them by the user who has made the user namespace.
+    let first = shell(&embedded, &ids[0], "take watches").await;
+    let second = shell(&embedded, &ids[1], "take watches").await;
+    assert!(first.parse::<u32>().unwrap() > 10, "{first}");
+    assert_eq!(first, second);
     for id in &ids {
         embedded.destroy(id).await.unwrap();
     }

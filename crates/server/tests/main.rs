@@ -4,16 +4,8 @@ mod program;
 
 use std::fs;
 
-use program::{IMAGE, Server, command, eventually, sandbox_folder, state_dir, text, told};
+use program::{IMAGE, Server, command, eventually, sandbox_folder, state_dir, text, told, unique};
 use serde_json::Value;
-
-/// The id of a sandbox.
-fn uid(server: &Server, name: &str) -> String {
-    let listed: Value = serde_json::from_str(&server.ok(&["ls", "--json"])).unwrap();
-    let sandboxes = listed.as_array().unwrap();
-    let found = sandboxes.iter().find(|sandbox| sandbox["name"] == name);
-    found.unwrap()["uid"].as_str().unwrap().to_owned()
-}
 
 #[test]
 fn a_sandbox_lives_from_create_to_rm() {
@@ -73,7 +65,7 @@ fn a_sandbox_lives_from_create_to_rm() {
 
     assert!(server.ok(&["ls"]).contains("running"));
     assert!(server.ok(&["logs", "box"]).contains("created"));
-    let folder = sandbox_folder(&uid(&server, "box"));
+    let folder = sandbox_folder(&server.uid("box"));
     assert!(folder.exists(), "{}", folder.display());
     assert_eq!(server.ok(&["rm", "box"]), "box\n");
     assert_eq!(
@@ -164,7 +156,7 @@ fn sandboxes_outlive_a_killed_server() {
     // Also a server that was stopped in good order leaves them running.
     let server = Server::start("crash", &[]);
     server.ok(&["exec", "box", "--", "kill", "-0", &process]);
-    let folder = sandbox_folder(&uid(&server, "box"));
+    let folder = sandbox_folder(&server.uid("box"));
     server.ok(&["rm", "box"]);
     eventually("its folder is removed", || !folder.exists());
     server.stop();
@@ -176,7 +168,7 @@ fn sandboxes_end_with_an_ephemeral_server() {
         let scope = format!("ephemeral-{how}");
         let mut server = Server::start(&scope, &["--delete-on-shutdown", "--exit-with-client"]);
         server.ok(&["create", "box"]);
-        let folder = sandbox_folder(&uid(&server, "box"));
+        let folder = sandbox_folder(&server.uid("box"));
         match how {
             "signal" => server.stop(),
             "kill" => server.kill(),
@@ -188,18 +180,21 @@ fn sandboxes_end_with_an_ephemeral_server() {
         }
         eventually(how, || !folder.exists());
     }
-    let left = state_dir().join("server/ephemeral-signal");
+    let left = state_dir().join("server").join(unique("ephemeral-signal"));
     assert!(!left.exists(), "{} is left", left.display());
 }
 
 #[test]
 fn a_second_server_of_a_scope_is_refused() {
     let server = Server::start("twice", &["--delete-on-shutdown"]);
-    let second = command(state_dir(), &["serve", "--port", "0", "--scope", "twice"]);
+    let second = command(
+        state_dir(),
+        &["serve", "--port", "0", "--scope", &unique("twice")],
+    );
     let (stdout, stderr, code) = told({ second }.output().unwrap());
     assert_eq!((stdout.as_str(), code), ("", 1));
     assert!(
-        stderr.contains("another server has the scope \"twice\""),
+        stderr.contains("another server has the scope \"twice-"),
         "{stderr}"
     );
     let port = server.port.to_string();

@@ -42,6 +42,9 @@ pub struct Program<'a> {
     pub new_session: bool,
     /// Whether it becomes a child of the caller's parent instead of the caller.
     pub sibling: bool,
+    /// Where it writes its process id (`i32`, little endian) right before it is
+    /// executed: once it runs, it may end the caller before the caller can tell.
+    pub announce: Option<BorrowedFd<'a>>,
 }
 
 /// The steps of [`spawn`], in order.
@@ -113,6 +116,7 @@ struct Prepared {
     cgroups: Vec<RawFd>,
     oom_score_adj: Option<(*const c_void, usize)>,
     new_session: bool,
+    announce: Option<RawFd>,
     /// Written by the child: which step failed, and the OS error.
     failure: Option<(SpawnStep, c_int)>,
 }
@@ -199,6 +203,7 @@ fn prepare(program: &Program<'_>) -> Prepared {
             .oom_score_adj
             .map(|text| (text.as_ptr().cast(), text.count_bytes())),
         new_session: program.new_session,
+        announce: program.announce.map(|file| file.as_raw_fd()),
         failure: None,
     }
 }
@@ -235,6 +240,10 @@ fn become_program(prepared: &mut Prepared) -> (SpawnStep, c_int) {
     if !prepared.directory.is_null() && unsafe { libc::chdir(prepared.directory) } != 0 {
         return (SpawnStep::Directory, errno());
     }
+    // Before the descriptors are arranged, which may replace this one.
+    if let Some(file) = prepared.announce {
+        announce(file);
+    }
     if let Err(errno) = place_descriptors(&mut prepared.descriptors) {
         return (SpawnStep::Descriptors, errno);
     }
@@ -246,6 +255,14 @@ fn errno() -> c_int {
     io::Error::last_os_error()
         .raw_os_error()
         .unwrap_or(libc::EIO)
+}
+
+/// Who does not read it misses nothing but the early word.
+fn announce(file: RawFd) {
+    // SAFETY: has no preconditions. A system call, so that it is the child's own number.
+    let pid = unsafe { libc::getpid() }.to_le_bytes();
+    // SAFETY: the bytes of a local array.
+    unsafe { libc::write(file, pid.as_ptr().cast(), pid.len()) };
 }
 
 fn set_oom_score_adj(text: *const c_void, length: usize) {

@@ -39,6 +39,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import tokenize
 import warnings
@@ -395,6 +396,20 @@ class DisplayParts:
         self.shell.publish_display(data, False)
 
 
+def ipython_directory():
+    """Where `%store` and `%cd` keep things; the home may be read-only or full."""
+    home = os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython")
+    failure = None
+    for make in (lambda: home, tempfile.mkdtemp, lambda: tempfile.mkdtemp(dir="/dev/shm")):
+        try:
+            directory = make()
+            os.makedirs(os.path.join(directory, "profile_default", "db"), exist_ok=True)
+            return directory
+        except OSError as error:
+            failure = failure or error
+    raise failure
+
+
 def prepare():
     """Imports IPython and makes the shell."""
     builtins.input = no_input
@@ -405,7 +420,8 @@ def prepare():
     from IPython.core.displaypub import DisplayPublisher
     from IPython.core.history import HistoryManager
     from IPython.core.interactiveshell import InteractiveShell
-    from traitlets import Type
+    from IPython.core.profiledir import ProfileDir
+    from traitlets import Type, observe
 
     # History would mean a database and a thread, and a millisecond per cell.
     HistoryManager.enabled = False
@@ -416,11 +432,18 @@ def prepare():
     class Displays(DisplayParts, DisplayPublisher):
         pass
 
+    class Profile(ProfileDir):
+        @observe("location")
+        def _location_changed(self, change):
+            """Nothing: it would fill the directory with others that are not used."""
+
     class Shell(ShellParts, InteractiveShell):
         displayhook_class = Type(Results)
         display_pub_class = Type(Displays)
 
-    shell = Shell.instance()
+    directory = ipython_directory()
+    profile = Profile(location=os.path.join(directory, "profile_default"))
+    shell = Shell.instance(ipython_dir=directory, profile_dir=profile)
     shell.start(Interrupts())
     shell.loop_runner = CellLoop()
     sys.breakpointhook = no_breakpoint

@@ -47,8 +47,9 @@ const START_OUTPUT_BYTES_MAX: usize = 4 << 10;
 /// How much of what is printed between cells is kept for the next one, by stream.
 const BACKLOG_BYTES_MAX: usize = 64 << 10;
 
-/// How much is read from a pipe at once: what a pipe holds by default.
-pub(super) const READ_BYTES: usize = 64 << 10;
+/// How much is read from a pipe at once. A buffer of this size is quickly had:
+/// larger ones are mapped anew each time.
+pub(super) const READ_BYTES: usize = 16 << 10;
 
 /// How much the watcher takes from a pipe in one go, so that a flood in one
 /// context does not keep it from the others.

@@ -96,7 +96,10 @@ fn parse(bytes: &[u8]) -> Names {
             continue;
         };
         if !name.is_empty() {
-            names.by_number.entry(number).or_insert_with(|| name.to_owned());
+            names
+                .by_number
+                .entry(number)
+                .or_insert_with(|| name.to_owned());
             names.by_name.entry(name.to_owned()).or_insert(number);
         }
     }
@@ -109,10 +112,20 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_found_both_ways() {
-        let names = parse(b"root:x:0:0::/:/bin/sh\nbad\n:x:5:\nuser:x:1000:1000\nagain:x:1000:\n7:x:8:\n");
-        assert_eq!((names.name(0), names.name(1000), names.name(9)), ("root".into(), "user".into(), "9".into()));
-        assert_eq!((names.number("user"), names.number("again")), (Some(1000), Some(1000)));
+        let names =
+            parse(b"root:x:0:0::/:/bin/sh\nbad\n:x:5:\nuser:x:1000:1000\nagain:x:1000:\n7:x:8:\n");
+        assert_eq!(
+            (names.name(0), names.name(1000), names.name(9)),
+            ("root".into(), "user".into(), "9".into())
+        );
+        assert_eq!(
+            (names.number("user"), names.number("again")),
+            (Some(1000), Some(1000))
+        );
         assert_eq!((names.number("12"), names.number("7")), (Some(12), Some(8)));
-        assert_eq!((names.number("nobody"), names.number("4294967295")), (None, None));
+        assert_eq!(
+            (names.number("nobody"), names.number("4294967295")),
+            (None, None)
+        );
     }
 }

@@ -136,7 +136,8 @@ pub(super) fn set_permissions(
     let find = |kind: &str, text: Option<&str>, number: &dyn Fn(&str) -> Option<u32>| match text {
         None => Ok(None),
         Some(text) => number(text).map(Some).ok_or_else(|| {
-            let message = format!("there is no {kind} {text:?} in the sandbox; make it, or give a number");
+            let message =
+                format!("there is no {kind} {text:?} in the sandbox; make it, or give a number");
             invalid(message)
         }),
     };

@@ -36,7 +36,12 @@ struct Level {
 /// Copies a file or a tree to a name that does not exist.
 pub(super) fn tree(from: &Place, to: &Place) -> io::Result<()> {
     let mut levels = Vec::new();
-    levels.extend(one(from.parent.as_fd(), &from.name, to.parent.as_fd(), &to.name)?);
+    levels.extend(one(
+        from.parent.as_fd(),
+        &from.name,
+        to.parent.as_fd(),
+        &to.name,
+    )?);
     while let Some(level) = levels.last_mut() {
         let Some(entry) = level.source.read() else {
             keep_attributes(level.target.as_fd(), &level.stat)?;
@@ -126,7 +131,9 @@ pub(super) fn content(source: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
         match fs::copy_file_range(source, None, target, None, RANGE_BYTES) {
             Ok(0) => return Ok(()),
             Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => break,
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                break;
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -31,10 +31,7 @@ pub(super) fn stat_followed(named: &Named) -> Result<Reply, Failure> {
 }
 
 /// The reply that ends a request with the entry of what it changed.
-pub(super) fn final_entry(
-    named: &Named,
-    file: impl std::os::fd::AsFd,
-) -> Result<Reply, Failure> {
+pub(super) fn final_entry(named: &Named, file: impl std::os::fd::AsFd) -> Result<Reply, Failure> {
     let entry = of_open(named, file.as_fd())?;
     Ok(Reply::Entry { entry, more: false })
 }
@@ -76,7 +73,10 @@ pub(super) fn describe(
         kind,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mode: Mode::from_raw_mode(stat.st_mode).as_raw_mode() & 0o7777,
-        modified_ms: stat.st_mtime.saturating_mul(1000).saturating_add(milliseconds),
+        modified_ms: stat
+            .st_mtime
+            .saturating_mul(1000)
+            .saturating_add(milliseconds),
         uid: stat.st_uid,
         gid: stat.st_gid,
         owner: accounts.user_name(stat.st_uid),

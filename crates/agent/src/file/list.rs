@@ -3,13 +3,7 @@
 //! Order: by name in each directory, bytes compared, a directory's own entries
 //! right after it. Links to directories are told, not entered.
 
-use std::{
-    collections::BinaryHeap,
-    ffi::CString,
-    io,
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
-};
+use std::{collections::BinaryHeap, ffi::CString, io, mem::MaybeUninit, os::fd::OwnedFd};
 
 use agent_protocol::{Entry, Reply};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
@@ -184,12 +178,7 @@ impl Listing<'_> {
         Ok(fs::readlinkat(&link, c"", Vec::new())?)
     }
 
-    fn send(
-        &mut self,
-        path: &[u8],
-        found: &Found,
-        connection: &mut Connection,
-    ) -> io::Result<()> {
+    fn send(&mut self, path: &[u8], found: &Found, connection: &mut Connection) -> io::Result<()> {
         // Read only now, because targets can be as long as paths.
         let target = (file_type(&found.stat) == FileType::Symlink)
             .then(|| self.target(path).ok())

@@ -96,9 +96,8 @@ impl Named {
 
     /// Its last name in its parent, which is made with all above it if need be.
     pub(super) fn place(&self, parents: Parents) -> Result<Place, Failure> {
-        let (parent, name) = split(&self.path).ok_or_else(|| {
-            invalid(format!("{}: ends in no name of its own", self.shown()))
-        })?;
+        let (parent, name) = split(&self.path)
+            .ok_or_else(|| invalid(format!("{}: ends in no name of its own", self.shown())))?;
         let parent = open_parent(CWD, &parent, parents).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 let message = format!("{}: its directory does not exist", self.shown());
@@ -153,7 +152,10 @@ pub(super) fn make_directories(base: BorrowedFd<'_>, path: &CStr) -> io::Result<
     let bytes = path.to_bytes();
     let start: &CStr = if bytes.starts_with(b"/") { c"/" } else { c"." };
     let mut current = sys::file::open(base, start, flags, Mode::empty())?;
-    for name in bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+    for name in bytes
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty())
+    {
         let name = CString::new(name)?;
         let open = || sys::file::open(&current, &name, flags, Mode::empty());
         current = match open() {

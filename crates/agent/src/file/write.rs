@@ -43,11 +43,7 @@ pub(super) fn write(
     }
 }
 
-fn extend(
-    named: &Named,
-    mode: Option<Mode>,
-    connection: &mut Connection,
-) -> Result<Reply, Stop> {
+fn extend(named: &Named, mode: Option<Mode>, connection: &mut Connection) -> Result<Reply, Stop> {
     named.place(Parents::Made)?;
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
     let file = named
@@ -62,12 +58,11 @@ fn extend(
     Ok(entry::final_entry(named, &file)?)
 }
 
-fn replace(
-    named: &Named,
-    mode: Option<Mode>,
-    connection: &mut Connection,
-) -> Result<Reply, Stop> {
-    let place = named.place(Parents::Made)?.follow().map_err(named.fails())?;
+fn replace(named: &Named, mode: Option<Mode>, connection: &mut Connection) -> Result<Reply, Stop> {
+    let place = named
+        .place(Parents::Made)?
+        .follow()
+        .map_err(named.fails())?;
     let replaced = match place.stat() {
         Ok(stat) => Some(stat),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -82,7 +77,9 @@ fn replace(
     }
     let new = NewFile::create(&place).map_err(named.fails())?;
     receive(named, &new.file, connection)?;
-    let kept = replaced.as_ref().map(|stat| Mode::from_raw_mode(stat.st_mode));
+    let kept = replaced
+        .as_ref()
+        .map(|stat| Mode::from_raw_mode(stat.st_mode));
     let mode = mode.or(kept).unwrap_or(FILE_MODE);
     new.finish(mode, replaced.as_ref()).map_err(named.fails())?;
     Ok(entry::stat_followed(named)?)

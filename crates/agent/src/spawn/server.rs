@@ -7,7 +7,6 @@ use std::{
     process::ExitCode,
 };
 
-use rustix::process::Pid;
 use sys::process::{Program, SpawnStep};
 
 use super::{DEFAULT_PATH, socket, wire};
@@ -53,6 +52,7 @@ impl ServerProgram<'_> {
             oom_score_adj: None,
             new_session: true,
             sibling: false,
+            announce: None,
         }
     }
 }
@@ -62,7 +62,7 @@ pub(crate) fn run() -> ExitCode {
     let serve = || -> io::Result<()> {
         let socket = sys::process::take_inherited(SOCKET)?;
         while let Some((message, descriptors)) = socket::receive(&socket)? {
-            socket::send_answer(&socket, start(&message, &descriptors))?;
+            socket::send_answer(&socket, start(&socket, &message, &descriptors))?;
         }
         Ok(())
     };
@@ -72,7 +72,11 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn start(message: &[u8], descriptors: &[OwnedFd]) -> Result<Pid, (SpawnStep, i32)> {
+fn start(
+    socket: &OwnedFd,
+    message: &[u8],
+    descriptors: &[OwnedFd],
+) -> Result<(), (SpawnStep, i32)> {
     let malformed = (SpawnStep::Clone, rustix::io::Errno::INVAL.raw_os_error());
     let message = wire::decode(message).ok_or(malformed)?;
     if message.targets.len() != descriptors.len() {
@@ -94,8 +98,10 @@ fn start(message: &[u8], descriptors: &[OwnedFd]) -> Result<Pid, (SpawnStep, i32
         oom_score_adj: Some(OOM_SCORE_ADJ),
         new_session: true,
         sibling: true,
+        announce: Some(socket.as_fd()),
     };
-    sys::process::spawn(&program).map_err(|error| {
+    // Its number was announced by itself.
+    sys::process::spawn(&program).map(drop).map_err(|error| {
         let errno = error.source.raw_os_error();
         (error.step, errno.unwrap_or(malformed.1))
     })
@@ -141,7 +147,10 @@ mod tests {
             env: env.iter().map(|text| (*text).to_owned()).collect(),
         };
         let found = candidates(&message);
-        found.into_iter().map(|c| c.into_string().unwrap()).collect()
+        found
+            .into_iter()
+            .map(|c| c.into_string().unwrap())
+            .collect()
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The socket between the agent and its spawner.
 //!
-//! A request is its length (u32), with the descriptors, then the message; an
-//! answer is three numbers (i32): failed step or 0, OS error, process id.
+//! A request is its length (u32), with the descriptors, then the message. An
+//! answer is three numbers (i32): the process id, written by the process itself
+//! right before it becomes the program; then, from the spawner, the failed step
+//! (0: none) and the OS error. The first may be the last words: the program may
+//! have killed the spawner.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -14,7 +17,8 @@ use rustix::{
     cmsg_space,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg,
+        socketpair,
         sockopt::{Timeout, set_socket_timeout},
     },
     process::Pid,
@@ -56,7 +60,9 @@ pub(super) fn send(
     }
     let parts = [IoSlice::new(&length), IoSlice::new(message)];
     let sent = sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)?;
-    let mut rest = message.get(sent.saturating_sub(length.len())..).unwrap_or(&[]);
+    let mut rest = message
+        .get(sent.saturating_sub(length.len())..)
+        .unwrap_or(&[]);
     while !rest.is_empty() {
         let sent = rustix::net::send(socket, rest, SendFlags::NOSIGNAL)?;
         rest = &rest[sent..];
@@ -95,35 +101,54 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Option<(Vec<u8>, Vec<Owned
 /// The spawner's side: answers a request.
 pub(super) fn send_answer(
     socket: &OwnedFd,
-    answer: Result<Pid, (SpawnStep, i32)>,
+    answer: Result<(), (SpawnStep, i32)>,
 ) -> io::Result<()> {
-    let numbers = match answer {
-        Ok(pid) => [0, 0, pid.as_raw_pid()],
-        Err((step, errno)) => [step as i32, errno, 0],
+    let (step, errno) = match answer {
+        Ok(()) => (0, 0),
+        Err((step, errno)) => (step as i32, errno),
     };
-    let bytes = numbers.map(i32::to_le_bytes).concat();
-    // Twelve bytes fit into an empty socket buffer at once.
-    let sent = rustix::net::send(socket, &bytes, SendFlags::NOSIGNAL)?;
-    if sent == bytes.len() {
+    let is_announced = matches!(
+        answer,
+        Ok(()) | Err((SpawnStep::Descriptors | SpawnStep::Execute, _))
+    );
+    let numbers = [0, step, errno].map(i32::to_le_bytes).concat();
+    // In place of the process that got nowhere, a number that none has.
+    let bytes = &numbers[if is_announced { 4 } else { 0 }..];
+    // A few bytes fit into the socket's buffer at once.
+    if rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)? == bytes.len() {
         Ok(())
     } else {
         Err(io::ErrorKind::WriteZero.into())
     }
 }
 
-/// The answer; the outer error is about the spawner, the inner one about the program.
-pub(super) fn receive_answer(socket: &OwnedFd) -> io::Result<Result<Pid, (SpawnStep, io::Error)>> {
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The program runs.
+    Started(Pid),
+    /// It may run, and the spawner is lost or stopped.
+    StartedLast(Pid),
+    /// It does not run.
+    Failed(SpawnStep, io::Error),
+}
+
+/// The answer; an error is about the spawner.
+pub(super) fn receive_answer(socket: &OwnedFd) -> io::Result<Answer> {
     let mut bytes = [0; 12];
-    receive_exactly(socket, &mut bytes)?;
-    let [step, errno, pid] =
-        [0, 4, 8].map(|at| i32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
-    if step == 0 {
-        // Never 1 or less: such a number would address the agent or everybody.
-        let pid = Some(pid).filter(|pid| *pid > 1).and_then(Pid::from_raw);
-        return pid.map(Ok).ok_or(io::ErrorKind::InvalidData.into());
+    // All at once, so that this thread wakes up once.
+    let (received, _) = recv(socket, &mut bytes, RecvFlags::WAITALL)?;
+    let [pid, step, errno] = [0, 4, 8]
+        .map(|at| i32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+    // Never 1 or less: such a number would address the agent or everybody.
+    let pid = Some(pid).filter(|pid| *pid > 1).and_then(Pid::from_raw);
+    match (received, pid, SpawnStep::from_number(step)) {
+        (0..4, ..) => Err(io::ErrorKind::UnexpectedEof.into()),
+        (4..12, Some(pid), _) => Ok(Answer::StartedLast(pid)),
+        (12, Some(pid), None) if step == 0 => Ok(Answer::Started(pid)),
+        (12, _, Some(step)) => Ok(Answer::Failed(step, io::Error::from_raw_os_error(errno))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
-    let step = SpawnStep::from_number(step).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Err((step, io::Error::from_raw_os_error(errno))))
 }
 
 fn receive_exactly(socket: &OwnedFd, mut buffer: &mut [u8]) -> io::Result<()> {

@@ -32,7 +32,10 @@ pub(super) fn encode(spec: &SpawnSpec) -> Result<Vec<u8>, SpawnError> {
         return Err(invalid("the command is empty"));
     }
     if spec.extra_fds.len() > EXTRA_DESCRIPTORS_MAX
-        || spec.extra_fds.iter().any(|(_, number)| !(3..1024).contains(number))
+        || spec
+            .extra_fds
+            .iter()
+            .any(|(_, number)| !(3..1024).contains(number))
     {
         return Err(invalid("too many descriptors, or reserved numbers"));
     }
@@ -118,10 +121,7 @@ fn take_text(rest: &mut &[u8]) -> Option<CString> {
     CString::new(text).ok()
 }
 
-fn take_list<T>(
-    rest: &mut &[u8],
-    mut take: impl FnMut(&mut &[u8]) -> Option<T>,
-) -> Option<Vec<T>> {
+fn take_list<T>(rest: &mut &[u8], mut take: impl FnMut(&mut &[u8]) -> Option<T>) -> Option<Vec<T>> {
     // Grows as items are really there, whatever the count says.
     let count = take_number(rest)?;
     let mut items = Vec::new();

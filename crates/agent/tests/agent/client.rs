@@ -55,6 +55,7 @@ impl Agent {
             oom_score_adj: None,
             new_session: true,
             sibling: false,
+            announce: None,
         })
         .unwrap();
         Self { pid, folder }
@@ -162,7 +163,8 @@ impl Client {
     }
 
     pub(crate) fn send_frame(&mut self, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
-        self.stream.write_all(&Header::encode(kind, payload.len()))?;
+        self.stream
+            .write_all(&Header::encode(kind, payload.len()))?;
         self.stream.write_all(payload)
     }
 

@@ -43,7 +43,10 @@ fn environment_and_working_directory_are_merged_with_the_sandboxes() {
     exec.env.insert("FROM_IMAGE".into(), "replaced".into());
     std::fs::create_dir(workdir.join("sub")).unwrap();
     exec.cwd = Some("sub".into());
-    assert_eq!(text(&exec), format!("replaced mine\n{}/sub\n", workdir.display()));
+    assert_eq!(
+        text(&exec),
+        format!("replaced mine\n{}/sub\n", workdir.display())
+    );
     exec.cwd = Some("/".into());
     assert_eq!(text(&exec), "replaced mine\n/\n");
 }
@@ -61,11 +64,23 @@ fn what_cannot_be_started_is_told_with_its_name() {
     };
     let long = "x".repeat(200 << 10);
     for (exec, kind, word) in [
-        (argv(&["no-such-program"]), FailureKind::NotFound, "no-such-program"),
-        (argv(&["/etc/passwd"]), FailureKind::PermissionDenied, "/etc/passwd"),
+        (
+            argv(&["no-such-program"]),
+            FailureKind::NotFound,
+            "no-such-program",
+        ),
+        (
+            argv(&["/etc/passwd"]),
+            FailureKind::PermissionDenied,
+            "/etc/passwd",
+        ),
         (argv(&[]), FailureKind::InvalidRequest, "empty"),
         (argv(&["a\0b"]), FailureKind::InvalidRequest, "NUL"),
-        (argv(&["echo", &long]), FailureKind::InvalidRequest, "too long"),
+        (
+            argv(&["echo", &long]),
+            FailureKind::InvalidRequest,
+            "too long",
+        ),
         (shell(&long), FailureKind::InvalidRequest, "too long"),
         (nowhere, FailureKind::NotFound, "/nowhere"),
     ] {
@@ -86,9 +101,16 @@ fn programs_are_found_in_the_path_of_the_command() {
     let agent = Agent::start();
     let program = agent.workdir().join("mine");
     std::fs::write(&program, "#!/bin/sh\necho found $1\n").unwrap();
-    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     let mut exec = argv(&["mine", "it"]);
-    exec.env.insert("PATH".into(), format!("/nowhere:{}:/bin", agent.workdir().display()));
+    exec.env.insert(
+        "PATH".into(),
+        format!("/nowhere:{}:/bin", agent.workdir().display()),
+    );
     assert_eq!(agent.connect().run(&exec).unwrap().text(), "found it\n");
 }
 
@@ -199,7 +221,11 @@ fn a_background_child_does_not_hold_up_the_answer_and_lives_on() {
     let ran = agent.shell(
         "(trap 'echo pipe >> log' PIPE; sleep 0.5; echo late; echo late >&2; echo survived >> log) & echo $!",
     );
-    assert!(begun.elapsed() < Duration::from_millis(450), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_millis(450),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(is_running(ran.text()));
     let log = agent.workdir().join("log");
     eventually("it wrote to its pipes and went on", || {
@@ -227,7 +253,11 @@ fn a_slow_reader_slows_the_command_and_costs_no_memory() {
     }));
     // Nothing is read until its time is over.
     std::thread::park_timeout(Duration::from_millis(1500));
-    assert!(agent.status("VmRSS") < 16 << 10, "{} KiB", agent.status("VmRSS"));
+    assert!(
+        agent.status("VmRSS") < 16 << 10,
+        "{} KiB",
+        agent.status("VmRSS")
+    );
     let ran = client.finish_run().unwrap();
     assert!(ran.exit.timed_out);
 }
@@ -237,7 +267,11 @@ fn a_hundred_megabytes_of_output_arrive() {
     let agent = Agent::start();
     let ran = agent.shell("head -c 104857600 /dev/zero");
     assert_eq!(ran.stdout.len(), 100 << 20);
-    assert!(agent.status("VmHWM") < 24 << 10, "{} KiB", agent.status("VmHWM"));
+    assert!(
+        agent.status("VmHWM") < 24 << 10,
+        "{} KiB",
+        agent.status("VmHWM")
+    );
 }
 
 #[test]

@@ -23,7 +23,11 @@ fn ping_is_answered_with_the_version() {
 fn bytes_that_are_no_frames_close_the_connection_only() {
     let agent = Agent::start();
     let mut other = agent.connect();
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 0, 9]] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 64],
+        &[0, 0, 0, 0, 9],
+    ] {
         let mut client = agent.connect();
         client.stream.write_all(bytes).unwrap();
         assert!(is_closed(&mut client), "{bytes:?}");
@@ -39,7 +43,9 @@ fn bytes_that_are_no_frames_close_the_connection_only() {
 fn a_request_of_a_newer_server_is_refused_in_words() {
     let agent = Agent::start();
     let mut client = agent.connect();
-    client.send_frame(FrameKind::Message, br#"{"op":"dance"}"#).unwrap();
+    client
+        .send_frame(FrameKind::Message, br#"{"op":"dance"}"#)
+        .unwrap();
     let Frame::Reply(Reply::Failed(failure)) = client.receive() else {
         panic!("no failure")
     };
@@ -52,7 +58,9 @@ fn a_request_of_a_newer_server_is_refused_in_words() {
 fn a_request_over_the_limit_is_skipped() {
     let agent = Agent::start();
     let mut client = agent.connect();
-    client.send_frame(FrameKind::Message, &vec![b' '; 9 << 20]).unwrap();
+    client
+        .send_frame(FrameKind::Message, &vec![b' '; 9 << 20])
+        .unwrap();
     let Frame::Reply(Reply::Failed(failure)) = client.receive() else {
         panic!("no failure")
     };

@@ -53,7 +53,10 @@ impl Client {
         }));
         let (content, _, replies) = self.receive_all();
         match &replies[..] {
-            [Reply::Entry { more: true, .. }, Reply::Done { truncated: false }] => Ok(content),
+            [
+                Reply::Entry { more: true, .. },
+                Reply::Done { truncated: false },
+            ] => Ok(content),
             [Reply::Failed(failure)] => Err(failure.clone()),
             other => panic!("{other:?}"),
         }
@@ -109,7 +112,9 @@ fn ask_done(client: &mut Client, request: FileRequest) {
 fn bytes(count: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33).to_le_bytes()[0]
     };
     (0..count).map(|_| next()).collect()
@@ -126,7 +131,11 @@ fn a_hundred_megabytes_go_both_ways_in_bounded_memory() {
     let part = client.read("big", 12_345_678, Some(1_000_000)).unwrap();
     assert!(part == content[12_345_678..13_345_678]);
     assert!(client.read("big", 200 << 20, None).unwrap().is_empty());
-    assert!(agent.status("VmHWM") < 24 << 10, "{} KiB", agent.status("VmHWM"));
+    assert!(
+        agent.status("VmHWM") < 24 << 10,
+        "{} KiB",
+        agent.status("VmHWM")
+    );
 }
 
 #[test]
@@ -142,8 +151,13 @@ fn writing_makes_parents_and_keeps_what_is_replaced_in_mode_and_owner() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o4750)).unwrap();
     let entry = client.write("a/b/c.txt", b"two").unwrap();
     assert_eq!((entry.mode, entry.uid, entry.gid), (0o4750, 1234, 2345));
-    assert_eq!((entry.owner.as_str(), entry.group.as_str()), ("1234", "2345"));
-    let entry = client.write_with("a/b/c.txt", b"", Some(0o600), false).unwrap();
+    assert_eq!(
+        (entry.owner.as_str(), entry.group.as_str()),
+        ("1234", "2345")
+    );
+    let entry = client
+        .write_with("a/b/c.txt", b"", Some(0o600), false)
+        .unwrap();
     assert_eq!((entry.mode, entry.size), (0o600, 0));
     assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
 }
@@ -153,7 +167,9 @@ fn appending_extends() {
     let agent = Agent::start();
     let mut client = agent.connect();
     client.write_with("new/log", b"one\n", None, true).unwrap();
-    client.write_with("new/log", b"two\n", Some(0o640), true).unwrap();
+    client
+        .write_with("new/log", b"two\n", Some(0o640), true)
+        .unwrap();
     let log = agent.workdir().join("new/log");
     assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntwo\n");
     assert_eq!(mode(log), 0o640);
@@ -190,7 +206,9 @@ fn an_upload_that_breaks_off_leaves_the_old_file() {
         mode: None,
         append: false,
     }));
-    client.send_frame(FrameKind::Input, b"half of the new").unwrap();
+    client
+        .send_frame(FrameKind::Input, b"half of the new")
+        .unwrap();
     eventually("it has begun", || {
         fs::read_dir(agent.workdir()).unwrap().count() == 2
     });
@@ -316,18 +334,37 @@ fn a_file_that_grows_while_it_is_read_ends() {
 fn listings_are_sorted_and_as_deep_as_asked() {
     let agent = Agent::start();
     let mut client = agent.connect();
-    for path in ["tree/b/two", "tree/b/one", "tree/a", "tree/b/c/deep", "tree/b-c"] {
+    for path in [
+        "tree/b/two",
+        "tree/b/one",
+        "tree/a",
+        "tree/b/c/deep",
+        "tree/b-c",
+    ] {
         client.write(path, b"12345").unwrap();
     }
     symlink("b", agent.workdir().join("tree/link")).unwrap();
     let (entries, truncated) = client.list("tree", 1, 100).unwrap();
-    assert_eq!(paths(&entries), ["tree/a", "tree/b", "tree/b-c", "tree/link"]);
+    assert_eq!(
+        paths(&entries),
+        ["tree/a", "tree/b", "tree/b-c", "tree/link"]
+    );
     assert!(!truncated);
     assert_eq!(entries[0].size, 5);
-    assert_eq!((entries[3].kind, entries[3].target.as_deref()), (EntryKind::Symlink, Some("b")));
+    assert_eq!(
+        (entries[3].kind, entries[3].target.as_deref()),
+        (EntryKind::Symlink, Some("b"))
+    );
     let (entries, _) = client.list("tree/", 9, 100).unwrap();
     let all = [
-        "tree/a", "tree/b", "tree/b/c", "tree/b/c/deep", "tree/b/one", "tree/b/two", "tree/b-c", "tree/link",
+        "tree/a",
+        "tree/b",
+        "tree/b/c",
+        "tree/b/c/deep",
+        "tree/b/one",
+        "tree/b/two",
+        "tree/b-c",
+        "tree/link",
     ];
     assert_eq!(paths(&entries), all);
     let (entries, truncated) = client.list("tree", 9, 4).unwrap();
@@ -336,9 +373,18 @@ fn listings_are_sorted_and_as_deep_as_asked() {
     let (entries, truncated) = client.list("tree", 9, 8).unwrap();
     assert_eq!((entries.len(), truncated), (8, false));
     let (entries, _) = client.list("tree/link", 1, 100).unwrap();
-    assert_eq!(paths(&entries), ["tree/link/c", "tree/link/one", "tree/link/two"]);
-    assert_eq!(client.list("tree/a", 1, 9).unwrap_err().kind, FailureKind::InvalidRequest);
-    assert_eq!(client.list("none", 1, 9).unwrap_err().kind, FailureKind::NotFound);
+    assert_eq!(
+        paths(&entries),
+        ["tree/link/c", "tree/link/one", "tree/link/two"]
+    );
+    assert_eq!(
+        client.list("tree/a", 1, 9).unwrap_err().kind,
+        FailureKind::InvalidRequest
+    );
+    assert_eq!(
+        client.list("none", 1, 9).unwrap_err().kind,
+        FailureKind::NotFound
+    );
     assert!(client.list("/", 2, 3).unwrap().1);
 }
 
@@ -357,7 +403,11 @@ fn a_huge_directory_is_listed_in_bounded_memory() {
     let (entries, truncated) = client.list("huge", 1, u64::MAX).unwrap();
     assert!(truncated && entries.len() > 20_000);
     assert!(entries.is_sorted_by_key(|entry| entry.path.clone()));
-    assert!(agent.status("VmHWM") < 40 << 10, "{} KiB", agent.status("VmHWM"));
+    assert!(
+        agent.status("VmHWM") < 40 << 10,
+        "{} KiB",
+        agent.status("VmHWM")
+    );
     ask_done(&mut client, remove("huge", true));
 }
 
@@ -380,14 +430,26 @@ fn stat_tells_and_does_not_follow_the_last_link() {
     symlink("file", agent.workdir().join("link")).unwrap();
     let entry = client.file(stat("file")).unwrap();
     let metadata = fs::metadata(agent.workdir().join("file")).unwrap();
-    assert_eq!(entry.modified_ms, metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000);
+    assert_eq!(
+        entry.modified_ms,
+        metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000
+    );
     assert_eq!((entry.owner.as_str(), entry.uid), ("root", metadata.uid()));
     let entry = client.file(stat("link")).unwrap();
-    assert_eq!((entry.kind, entry.target.as_deref()), (EntryKind::Symlink, Some("file")));
+    assert_eq!(
+        (entry.kind, entry.target.as_deref()),
+        (EntryKind::Symlink, Some("file"))
+    );
     assert_eq!(client.file(stat("/")).unwrap().kind, EntryKind::Directory);
-    assert_eq!(client.file(stat("/dev/null")).unwrap().kind, EntryKind::Other);
+    assert_eq!(
+        client.file(stat("/dev/null")).unwrap().kind,
+        EntryKind::Other
+    );
     let failure = client.file(stat("none")).unwrap_err();
-    assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::NotFound, "none: does not exist"));
+    assert_eq!(
+        (failure.kind, failure.message.as_str()),
+        (FailureKind::NotFound, "none: does not exist")
+    );
     let failure = client.file(stat("file/below")).unwrap_err();
     assert_eq!(failure.kind, FailureKind::InvalidRequest);
 }
@@ -400,13 +462,28 @@ fn directories_are_made_with_parents_and_again() {
         path: path.into(),
         mode,
     };
-    assert_eq!(client.file(make("a/b/c", Some(0o1777))).unwrap().mode, 0o1777);
+    assert_eq!(
+        client.file(make("a/b/c", Some(0o1777))).unwrap().mode,
+        0o1777
+    );
     assert_eq!(mode(agent.workdir().join("a/b")), 0o755);
-    assert_eq!(client.file(make("a/b/c", Some(0o700))).unwrap().mode, 0o1777);
-    assert_eq!(client.file(make("/", None)).unwrap().kind, EntryKind::Directory);
+    assert_eq!(
+        client.file(make("a/b/c", Some(0o700))).unwrap().mode,
+        0o1777
+    );
+    assert_eq!(
+        client.file(make("/", None)).unwrap().kind,
+        EntryKind::Directory
+    );
     client.write("file", b"").unwrap();
-    assert_eq!(client.file(make("file", None)).unwrap_err().kind, FailureKind::AlreadyExists);
-    assert_eq!(client.file(make("file/x", None)).unwrap_err().kind, FailureKind::InvalidRequest);
+    assert_eq!(
+        client.file(make("file", None)).unwrap_err().kind,
+        FailureKind::AlreadyExists
+    );
+    assert_eq!(
+        client.file(make("file/x", None)).unwrap_err().kind,
+        FailureKind::InvalidRequest
+    );
     let failure = client.file(make("b", Some(0o70000))).unwrap_err();
     assert_eq!(failure.kind, FailureKind::InvalidRequest);
 }
@@ -419,7 +496,10 @@ fn moving_renames_and_replaces_only_when_asked() {
     for path in ["one", "two", "dir/inner", "other/inner2"] {
         client.write(path, path.as_bytes()).unwrap();
     }
-    assert_eq!(client.file(rename("one", "three", false)).unwrap().path, "three");
+    assert_eq!(
+        client.file(rename("one", "three", false)).unwrap().path,
+        "three"
+    );
     let failure = client.file(rename("three", "two", false)).unwrap_err();
     assert_eq!(failure.kind, FailureKind::AlreadyExists);
     assert!(failure.message.contains("overwrite"), "{}", failure.message);
@@ -427,14 +507,23 @@ fn moving_renames_and_replaces_only_when_asked() {
     assert_eq!(fs::read_to_string(work.join("two")).unwrap(), "one");
     // Directories over directories and files, which rename alone refuses.
     client.file(rename("dir", "other", true)).unwrap();
-    assert_eq!(paths(&client.list("other", 1, 9).unwrap().0), ["other/inner"]);
+    assert_eq!(
+        paths(&client.list("other", 1, 9).unwrap().0),
+        ["other/inner"]
+    );
     client.file(rename("other", "two", true)).unwrap();
     assert!(work.join("two/inner").exists());
     client.write("file", b"").unwrap();
     client.file(rename("file", "two", true)).unwrap();
     assert_eq!(client.list(".", 5, 9).unwrap().0.len(), 1);
-    assert_eq!(client.file(rename("none", "x", true)).unwrap_err().kind, FailureKind::NotFound);
-    assert_eq!(client.file(rename("two", "no/x", true)).unwrap_err().kind, FailureKind::NotFound);
+    assert_eq!(
+        client.file(rename("none", "x", true)).unwrap_err().kind,
+        FailureKind::NotFound
+    );
+    assert_eq!(
+        client.file(rename("two", "no/x", true)).unwrap_err().kind,
+        FailureKind::NotFound
+    );
     client.write("d/f", b"").unwrap();
     let failure = client.file(rename("d", "d/below", true)).unwrap_err();
     assert_eq!(failure.kind, FailureKind::InvalidRequest);
@@ -454,7 +543,9 @@ fn moving_works_over_file_systems() {
         fs::metadata(agent.workdir()).unwrap().dev()
     );
     let mut client = agent.connect();
-    client.write_with("tree/a/file", b"content", Some(0o640), false).unwrap();
+    client
+        .write_with("tree/a/file", b"content", Some(0o640), false)
+        .unwrap();
     let work = agent.workdir();
     symlink("nowhere", work.join("tree/link")).unwrap();
     fs::set_permissions(work.join("tree/a"), fs::Permissions::from_mode(0o500)).unwrap();
@@ -463,13 +554,25 @@ fn moving_works_over_file_systems() {
     client.file(rename("tree", &target, false)).unwrap();
     let moved = Path::new(&target);
     assert_eq!(fs::read_to_string(moved.join("a/file")).unwrap(), "content");
-    assert_eq!((mode(moved.join("a")), mode(moved.join("a/file"))), (0o500, 0o640));
-    assert_eq!(fs::metadata(moved.join("a/file")).unwrap().mtime_nsec(), modified);
-    assert_eq!(fs::read_link(moved.join("link")).unwrap(), Path::new("nowhere"));
+    assert_eq!(
+        (mode(moved.join("a")), mode(moved.join("a/file"))),
+        (0o500, 0o640)
+    );
+    assert_eq!(
+        fs::metadata(moved.join("a/file")).unwrap().mtime_nsec(),
+        modified
+    );
+    assert_eq!(
+        fs::read_link(moved.join("link")).unwrap(),
+        Path::new("nowhere")
+    );
     assert!(!work.join("tree").exists());
     client.write("tree", b"file").unwrap();
     assert_eq!(
-        client.file(rename("tree", &target, false)).unwrap_err().kind,
+        client
+            .file(rename("tree", &target, false))
+            .unwrap_err()
+            .kind,
         FailureKind::AlreadyExists
     );
     client.file(rename("tree", &target, true)).unwrap();
@@ -489,9 +592,15 @@ fn removing_takes_trees_only_when_asked() {
     ask_done(&mut client, remove("tree/etc", true));
     ask_done(&mut client, remove("tree", true));
     assert!(Path::new("/etc/passwd").exists());
-    assert_eq!(client.file(remove("tree", true)).unwrap_err().kind, FailureKind::NotFound);
+    assert_eq!(
+        client.file(remove("tree", true)).unwrap_err().kind,
+        FailureKind::NotFound
+    );
     for path in ["/", "tree/..", "."] {
-        assert_eq!(client.file(remove(path, true)).unwrap_err().kind, FailureKind::InvalidRequest);
+        assert_eq!(
+            client.file(remove(path, true)).unwrap_err().kind,
+            FailureKind::InvalidRequest
+        );
     }
 }
 
@@ -510,7 +619,11 @@ fn a_tree_of_twenty_thousand_levels_is_removed() {
     assert!(truncated && entries.len() > 1000);
     ask_done(&mut client, remove("d", true));
     assert!(!agent.workdir().join("d").exists());
-    assert!(agent.status("VmHWM") < 24 << 10, "{} KiB", agent.status("VmHWM"));
+    assert!(
+        agent.status("VmHWM") < 24 << 10,
+        "{} KiB",
+        agent.status("VmHWM")
+    );
 }
 
 #[test]
@@ -524,16 +637,24 @@ fn permissions_change_by_name_and_number() {
         owner: owner.map(Into::into),
         group: group.map(Into::into),
     };
-    let entry = client.file(set(Some(0o4711), Some("nobody"), Some("4321"))).unwrap();
+    let entry = client
+        .file(set(Some(0o4711), Some("nobody"), Some("4321")))
+        .unwrap();
     assert_eq!((entry.mode, entry.uid, entry.gid), (0o4711, 65534, 4321));
-    assert_eq!((entry.owner.as_str(), entry.group.as_str()), ("nobody", "4321"));
+    assert_eq!(
+        (entry.owner.as_str(), entry.group.as_str()),
+        ("nobody", "4321")
+    );
     assert_eq!(client.file(set(None, None, Some("root"))).unwrap().gid, 0);
     for wrong in [
         set(None, None, None),
         set(None, Some("no-such-user"), None),
         set(None, None, Some("-1")),
     ] {
-        assert_eq!(client.file(wrong).unwrap_err().kind, FailureKind::InvalidRequest);
+        assert_eq!(
+            client.file(wrong).unwrap_err().kind,
+            FailureKind::InvalidRequest
+        );
     }
 }
 

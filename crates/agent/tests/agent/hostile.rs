@@ -7,21 +7,30 @@ use agent_protocol::{FailureKind, Reply, Request};
 use crate::client::{Agent, argv, eventually, is_running, shell};
 
 /// The process id of the agent's spawner.
-fn spawner(agent: &Agent) -> Option<i32> {
-    // It is started before the first answer.
-    agent.connect().ask(&Request::Ping);
-    agent.children().into_iter().find(|pid| {
-        std::fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.windows(9).any(|part| part == b"--spawner"))
-    })
+fn spawner(agent: &Agent) -> i32 {
+    let is_spawner = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(9).any(|part| part == b"--spawner")
+    };
+    let mut found = None;
+    // Its command line shows a moment after it was started.
+    eventually("there is a spawner", || {
+        found = agent.children().into_iter().find(is_spawner);
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 #[test]
 fn a_killed_spawner_is_replaced() {
     let agent = Agent::start();
     for _ in 0..3 {
-        let killed = spawner(&agent).unwrap().to_string();
-        assert_eq!(agent.shell(&format!("kill -9 {killed}; echo sent")).text(), "sent\n");
+        let killed = spawner(&agent).to_string();
+        // Perhaps before the spawner has said that this command runs.
+        assert_eq!(
+            agent.shell(&format!("kill -9 {killed}; echo sent")).text(),
+            "sent\n"
+        );
         eventually("it is gone", || !is_running(&killed));
         assert_eq!(agent.shell("echo usable").text(), "usable\n");
     }
@@ -30,8 +39,10 @@ fn a_killed_spawner_is_replaced() {
 #[test]
 fn a_stopped_spawner_delays_but_does_not_hang() {
     let agent = Agent::start();
-    let stopped = spawner(&agent).unwrap();
-    agent.shell(&format!("kill -STOP {stopped}"));
+    let stopped = spawner(&agent);
+    agent.shell(&format!("(sleep 0.2; kill -STOP {stopped}) &"));
+    let stat = || std::fs::read_to_string(format!("/proc/{stopped}/stat")).unwrap();
+    eventually("it is stopped", || stat().contains(") T "));
     let begun = Instant::now();
     let failure = agent.connect().run(&shell("true")).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Timeout);
@@ -69,7 +80,11 @@ fn exits_are_told_to_the_right_requests_while_orphans_end() {
 #[test]
 fn a_failed_start_leaves_no_process_and_no_descriptor() {
     let agent = Agent::start();
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid)).unwrap().count();
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", agent.pid))
+            .unwrap()
+            .count()
+    };
     agent.shell("true");
     let before = descriptors();
     for _ in 0..100 {
@@ -102,9 +117,15 @@ fn at_rest_the_agent_is_small() {
     let agent = Agent::start();
     agent.connect().ask(&Request::Ping);
     agent.shell("head -c 3000000 /dev/zero");
-    agent.connect().ask(&Request::Start(shell("head -c 3000000 /dev/zero")));
+    agent
+        .connect()
+        .ask(&Request::Start(shell("head -c 3000000 /dev/zero")));
     eventually("the threads have ended", || agent.status("Threads") <= 4);
-    assert!(agent.status("VmRSS") < 12 << 10, "{} KiB", agent.status("VmRSS"));
+    assert!(
+        agent.status("VmRSS") < 12 << 10,
+        "{} KiB",
+        agent.status("VmRSS")
+    );
 }
 
 #[test]
@@ -116,7 +137,9 @@ fn many_at_once_all_get_their_own_answers() {
             scope.spawn(move || {
                 let mut client = agent.connect();
                 for round in 0..10 {
-                    let ran = client.run(&shell(&format!("echo {number}.{round}"))).unwrap();
+                    let ran = client
+                        .run(&shell(&format!("echo {number}.{round}")))
+                        .unwrap();
                     assert_eq!(ran.text(), format!("{number}.{round}\n"));
                 }
                 assert!(matches!(client.ask(&Request::Ping), Reply::Pong { .. }));

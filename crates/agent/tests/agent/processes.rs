@@ -1,8 +1,6 @@
 //! Background processes.
 
-use agent_protocol::{
-    Exec, FailureKind, ProcessInfo, Reply, Request, Signal, frame::FrameKind,
-};
+use agent_protocol::{Exec, FailureKind, ProcessInfo, Reply, Request, Signal, frame::FrameKind};
 
 use crate::client::{Agent, Frame, eventually, is_running, shell};
 
@@ -81,7 +79,11 @@ fn followers_get_news_as_they_come() {
             let Frame::Output(bytes) = follower.receive() else {
                 panic!("no output")
             };
-            assert!(String::from_utf8(bytes).unwrap().starts_with(&format!("got {word}\n")));
+            assert!(
+                String::from_utf8(bytes)
+                    .unwrap()
+                    .starts_with(&format!("got {word}\n"))
+            );
         }
     }
     for mut follower in followers {
@@ -135,7 +137,10 @@ fn only_the_tail_of_much_output_is_kept() {
 #[test]
 fn signals_reach_the_whole_group_until_it_has_ended() {
     let agent = Agent::start();
-    let info = start(&agent, shell("trap 'echo got; exit 5' TERM; sleep 50 & echo $!; wait"));
+    let info = start(
+        &agent,
+        shell("trap 'echo got; exit 5' TERM; sleep 50 & echo $!; wait"),
+    );
     let mut sleep = String::new();
     eventually("it has begun", || {
         sleep = String::from_utf8(output(&agent, info.process, false).0).unwrap();
@@ -145,7 +150,10 @@ fn signals_reach_the_whole_group_until_it_has_ended() {
         process: info.process,
         signal: Signal::Sigterm,
     };
-    assert_eq!(agent.connect().ask(&signal), Reply::Done { truncated: false });
+    assert_eq!(
+        agent.connect().ask(&signal),
+        Reply::Done { truncated: false }
+    );
     let (stdout, _, reply) = output(&agent, info.process, true);
     assert!(String::from_utf8(stdout).unwrap().ends_with("got\n"));
     assert!(matches!(reply, Reply::Exited(exit) if exit.code == 5));

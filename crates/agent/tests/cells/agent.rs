@@ -1,4 +1,8 @@
 //! An agent that runs as an ordinary process, and a blocking client for it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose agent cannot be started or reached fails there"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -89,6 +93,7 @@ impl Agent {
             oom_score_adj: None,
             new_session: true,
             sibling: false,
+            announce: None,
         })
         .unwrap();
         Self { pid, directory }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 use sandbox::{Id, State};
 
 use super::{Change, Memory, Note, StoreError, rows, schema::MIGRATIONS};
-use crate::{EventRecord, Sandbox, lifecycle::final_state, registry::KeyUse};
+use crate::{EventRecord, Sandbox, Tombstone, lifecycle::final_state, registry::KeyUse};
 
 /// How long to wait for a server that is just ending.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(3);
@@ -249,38 +249,7 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
                 ])?;
             Ok(())
         }
-        Change::Ended {
-            id,
-            reason,
-            ended_ms,
-        } => {
-            let state = final_state(reason);
-            // A tombstone needs no environment, which may hold secrets.
-            transaction
-                .prepare_cached(
-                    "UPDATE sandboxes SET state = ?2, end_reason = ?3, end_detail = ?4, \
-                     ended_ms = ?5, env = '{}' WHERE id = ?1",
-                )?
-                .execute(params![
-                    id.as_str(),
-                    state.as_str(),
-                    reason.as_str(),
-                    reason.detail(),
-                    ended_ms
-                ])?;
-            if state == State::Failed {
-                // A creation that failed may be tried again with its key.
-                transaction
-                    .prepare_cached("DELETE FROM idempotency WHERE sandbox = ?1")?
-                    .execute([id.as_str()])?;
-            }
-            let note = Note {
-                at_ms: *ended_ms,
-                event: "ended",
-                detail: Some(reason.to_string()),
-            };
-            log(transaction, id, &note)
-        }
+        Change::Ended { sandbox, tombstone } => end(transaction, sandbox, tombstone),
         Change::Noted { id, note } => log(transaction, id, note),
         Change::Pruned { before_ms } => prune(transaction, *before_ms),
     }
@@ -313,6 +282,43 @@ fn insert(transaction: &Transaction<'_>, sandbox: &Sandbox) -> rusqlite::Result<
             sandbox.active_ms,
         ])?;
     Ok(())
+}
+
+fn end(
+    transaction: &Transaction<'_>,
+    sandbox: &Sandbox,
+    tombstone: &Tombstone,
+) -> rusqlite::Result<()> {
+    let Tombstone { reason, ended_ms } = tombstone;
+    let (id, state) = (sandbox.id.as_str(), final_state(reason));
+    // A tombstone needs no environment, which may hold secrets.
+    let mut update = transaction.prepare_cached(
+        "UPDATE sandboxes SET state = ?2, end_reason = ?3, end_detail = ?4, \
+         ended_ms = ?5, env = '{}' WHERE id = ?1",
+    )?;
+    let values = params![
+        id,
+        state.as_str(),
+        reason.as_str(),
+        reason.detail(),
+        ended_ms
+    ];
+    if update.execute(values)? == 0 {
+        insert(transaction, sandbox)?;
+        update.execute(values)?;
+    }
+    if state == State::Failed {
+        // A creation that failed may be tried again with its key.
+        transaction
+            .prepare_cached("DELETE FROM idempotency WHERE sandbox = ?1")?
+            .execute([id])?;
+    }
+    let note = Note {
+        at_ms: *ended_ms,
+        event: "ended",
+        detail: Some(reason.to_string()),
+    };
+    log(transaction, &sandbox.id, &note)
 }
 
 fn insert_key(transaction: &Transaction<'_>, key: &KeyUse) -> rusqlite::Result<()> {

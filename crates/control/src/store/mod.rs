@@ -15,12 +15,15 @@ mod rows;
 mod schema;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sandbox::{EndReason, Error, Id, Result, State};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{EventRecord, Sandbox, registry::KeyUse};
+use crate::{EventRecord, Sandbox, Tombstone, registry::KeyUse};
 
 #[cfg(test)]
 use database::Database;
@@ -28,6 +31,9 @@ use writer::Order;
 
 /// Writes that may wait for the writer thread.
 const QUEUE_LENGTH: usize = 1024;
+
+/// How long to wait for the writer thread.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +91,9 @@ pub(crate) enum StoreError {
     /// The thread cannot be started.
     #[error("cannot start the thread that writes the store: {0}")]
     Thread(std::io::Error),
+    /// The disk hangs, or far too much is written.
+    #[error("the store did not answer within {WAIT_TIME_MAX:?}; check the disk it is on")]
+    Slow,
     /// The writer has ended.
     #[error("the store is closed")]
     Closed,
@@ -95,6 +104,7 @@ impl From<StoreError> for Error {
         let message = error.to_string();
         match error {
             StoreError::InUse { .. } => Self::conflict(message),
+            StoreError::Slow => Self::timeout(message),
             StoreError::Closed => Self::unavailable("the server is shutting down"),
             other => Self::internal(message).with_source(other),
         }
@@ -126,11 +136,10 @@ pub(crate) enum Change {
     },
     /// A sandbox is about to be removed.
     Ending { id: Id, reason: EndReason },
-    /// A sandbox was removed.
+    /// A sandbox was removed; it may have ended before it was ever recorded.
     Ended {
-        id: Id,
-        reason: EndReason,
-        ended_ms: i64,
+        sandbox: Box<Sandbox>,
+        tombstone: Tombstone,
     },
     /// Something happened that changes no state.
     Noted { id: Id, note: Note },
@@ -197,7 +206,7 @@ impl Store {
             Lane::Thread(orders) => {
                 let (done, written) = oneshot::channel();
                 send(orders, Order::Write(change, Some(done))).await?;
-                written.await.map_err(|_| StoreError::Closed)?
+                answer(written).await?
             }
             #[cfg(test)]
             Lane::Inline(database) => database.lock().unwrap().write(&[&change]),
@@ -238,7 +247,7 @@ impl Store {
                     done,
                 };
                 send(orders, order).await?;
-                read.await.map_err(|_| StoreError::Closed)?
+                answer(read).await?
             }
             #[cfg(test)]
             Lane::Inline(database) => database.lock().unwrap().events(&id, after, limit),
@@ -262,8 +271,9 @@ impl Store {
             Lane::Thread(orders) => {
                 let (done, closed) = oneshot::channel();
                 if send(orders, Order::Close(done)).await.is_ok() {
-                    // An error means that the writer is gone, which is what was wanted.
-                    let _gone = closed.await;
+                    // An error means that the writer is gone, which is what was
+                    // wanted, or that it hangs, and nobody can wait for ever.
+                    let _gone = answer(closed).await;
                 }
             }
             #[cfg(test)]
@@ -273,7 +283,16 @@ impl Store {
 }
 
 async fn send(orders: &mpsc::Sender<Order>, order: Order) -> Result<(), StoreError> {
-    orders.send(order).await.map_err(|_| StoreError::Closed)
+    let sent = tokio::time::timeout(WAIT_TIME_MAX, orders.send(order)).await;
+    sent.map_err(|_| StoreError::Slow)?
+        .map_err(|_| StoreError::Closed)
+}
+
+async fn answer<T>(answer: oneshot::Receiver<T>) -> Result<T, StoreError> {
+    let answered = tokio::time::timeout(WAIT_TIME_MAX, answer).await;
+    answered
+        .map_err(|_| StoreError::Slow)?
+        .map_err(|_| StoreError::Closed)
 }
 
 #[cfg(test)]

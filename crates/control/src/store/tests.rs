@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use sandbox::{Lease, Limits, NetworkMode, Spec};
 
@@ -65,9 +65,11 @@ fn running(sandbox: &Sandbox) -> Change {
 
 fn ended(sandbox: &Sandbox, reason: EndReason) -> Change {
     Change::Ended {
-        id: sandbox.id.clone(),
-        reason,
-        ended_ms: 3000,
+        sandbox: Box::new(sandbox.clone()),
+        tombstone: Tombstone {
+            reason,
+            ended_ms: 3000,
+        },
     }
 }
 
@@ -133,7 +135,11 @@ async fn a_key_of_a_creation_that_failed_is_free_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
     let (store, _) = Store::open(&path).await.unwrap();
-    let [failed, gone] = ["failed", "gone"].map(sandbox);
+    let [failed, gone, unrecorded] = ["failed", "gone", "unrecorded"].map(sandbox);
+    store
+        .write(ended(&unrecorded, EndReason::Deleted))
+        .await
+        .unwrap();
     for (sandbox, reason) in [
         (&failed, EndReason::FailedToStart("no".to_owned())),
         (&gone, EndReason::Deleted),
@@ -144,6 +150,11 @@ async fn a_key_of_a_creation_that_failed_is_free_again() {
     store.close().await;
     let (_store, memory) = Store::open(&path).await.unwrap();
     assert_eq!(memory.keys, [key_of(&gone)]);
+    let ended = memory
+        .sandboxes
+        .iter()
+        .filter(|stored| stored.sandbox.tombstone.is_some());
+    assert_eq!(ended.count(), 3);
 }
 
 #[tokio::test]

@@ -23,9 +23,10 @@ use crate::{
 
 /// How often the killed are looked for before the group counts as unkillable.
 const KILL_ROUNDS: usize = 50;
-/// Character devices that sandboxes may use: the nodes of `/dev` and terminals.
+/// Character devices that sandboxes may use: the nodes of `/dev`, which their first
+/// process makes (`m`) while it is still the host's root, and terminals.
 const DEVICES: [&str; 8] = [
-    "c 1:3 rw", "c 1:5 rw", "c 1:7 rw", "c 1:8 rw", "c 1:9 rw", "c 5:0 rw", "c 5:2 rw",
+    "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rw",
     "c 136:* rw",
 ];
 

@@ -307,6 +307,9 @@ fn await_agent(socket: &OwnedFd) -> Result<(Duration, Duration), Error> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::Error::from(io::ErrorKind::TimedOut)).at(at, "in time");
             }
+            // Told once, before its last words, by a process that ended without
+            // having read ours.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
             received => received.at(at, "its connection")?,
         };
         if received.bytes == 0 {

@@ -56,6 +56,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub struct Spawner {
     pub(crate) socket: OwnedFd,
     process_id: u32,
+    /// Whether sandboxes can have a network, asked while the server is still root.
+    pub(crate) network: Result<(), String>,
 }
 
 impl Spawner {
@@ -100,6 +102,7 @@ impl Spawner {
             Ok(Answer::Done) => Ok(Self {
                 socket: ours,
                 process_id,
+                network: crate::network::capability(),
             }),
             Ok(Answer::Failed { kind, message }) => {
                 let error = sandbox::Error::new(kind_from_text(&kind), message);

@@ -52,7 +52,9 @@ impl Trash {
     }
 
     fn try_finish(&self, host: &Host) -> Result<(), Error> {
-        empty(host, &self.id)?;
+        if !empty(host, &self.id)? {
+            return Ok(());
+        }
         let Some(slot) = self.slot else {
             return Ok(());
         };
@@ -65,16 +67,23 @@ impl Trash {
     }
 }
 
-/// Removes the files of a sandbox from the trash.
-pub(super) fn empty(host: &Host, id: &str) -> Result<(), Error> {
+/// Removes the files of a sandbox from the trash; `false` when another worker is at
+/// it, who will also do what comes after.
+pub(super) fn empty(host: &Host, id: &str) -> Result<bool, Error> {
     let trash = host.layout.trash();
-    let at = || trash.join(id);
-    let name = CString::new(id)
-        .map_err(io::Error::from)
-        .at(Step::RemoveFiles, at().display())?;
-    open_folder(&trash)
-        .and_then(|trash| sys::tree::remove(&trash, &name))
-        .at(Step::RemoveFiles, at().display())
+    let path = trash.join(id);
+    let remove = || -> io::Result<bool> {
+        let lock = match record::try_lock(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            lock => lock?,
+        };
+        if lock.is_none() {
+            return Ok(false);
+        }
+        sys::tree::remove(open_folder(&trash)?, &CString::new(id)?)?;
+        Ok(true)
+    };
+    remove().at(Step::RemoveFiles, path.display())
 }
 
 /// Ends the sandbox `id` of this server's scope. One that does not exist is a success.

@@ -153,12 +153,12 @@ fn create(host: &Host, prepared: create::Prepared, reply: &OwnedFd) {
         // The lock is still ours: nobody else is at it.
         let trash = teardown::take_down(host, id.as_str(), Some(slot));
         let _ = Answer::failed(&error).send(reply, &[]);
+        drop(lock);
         match trash {
             Ok(trash) => trash.finish(host),
             Err(error) => complain(&error),
         }
     }
-    drop(lock);
 }
 
 fn destroy(host: &Host, id: &Id, reply: &OwnedFd) {

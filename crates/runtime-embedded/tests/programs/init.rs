@@ -2,15 +2,19 @@
 //! workload's control groups and sends back what it prints.
 
 use std::{
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     net::Shutdown,
     os::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
     },
     process::{Command, Stdio},
+    sync::Mutex,
     thread,
 };
+
+/// What must stay open.
+static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
 fn main() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
@@ -33,12 +37,29 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
+/// Takes as many instances of inotify as the kernel gives, and keeps them.
+fn take_watches(mut connection: UnixStream) -> io::Result<()> {
+    use rustix::fs::inotify::{CreateFlags, init};
+    let taken: Vec<OwnedFd> = std::iter::from_fn(|| init(CreateFlags::empty()).ok())
+        .take(1000)
+        .collect();
+    write!(connection, "{}", taken.len())?;
+    connection.shutdown(Shutdown::Both)?;
+    KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(taken);
+    Ok(())
+}
+
 fn run(mut connection: UnixStream, groups: &[String]) -> io::Result<()> {
     let mut script: String = groups
         .iter()
         .map(|fd| format!("echo 0 >&{fd}; exec {fd}>&-; "))
         .collect();
-    connection.read_to_string(&mut script)?;
+    let mut order = String::new();
+    connection.read_to_string(&mut order)?;
+    if order == "take watches" {
+        return take_watches(connection);
+    }
+    script.push_str(&order);
     let output = OwnedFd::from(connection.try_clone()?);
     let errors = OwnedFd::from(connection.try_clone()?);
     let status = Command::new("/bin/busybox")
@@ -48,7 +69,6 @@ fn run(mut connection: UnixStream, groups: &[String]) -> io::Result<()> {
         .stderr(errors)
         .status();
     if let Err(error) = status {
-        use std::io::Write as _;
         writeln!(connection, "cannot run: {error}")?;
     }
     connection.shutdown(Shutdown::Both)

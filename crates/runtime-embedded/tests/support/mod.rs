@@ -159,7 +159,11 @@ impl Place {
 
     /// Waits until nothing is left, and fails with what is.
     pub(crate) fn assert_nothing_left(&self) {
-        let end = Instant::now() + SETTLE;
+        self.assert_nothing_left_after(SETTLE);
+    }
+
+    pub(crate) fn assert_nothing_left_after(&self, patience: Duration) {
+        let end = Instant::now() + patience;
         loop {
             let remains = self.remains();
             if remains.is_empty() {

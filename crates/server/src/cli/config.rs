@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::{
-    config::{Config, Problems, Raw, explain::explain},
+    config::{Config, Raw, explain::explain},
     exit_code::ExitCode,
     failure::Failure,
 };
@@ -43,6 +43,6 @@ pub(super) fn main(context: &Context, show: &Show) -> Result<ExitCode, Failure> 
             .collect();
         context.output.table(&["KEY", "VALUE", "ORIGIN"], rows)?;
     }
-    Config::load(&sources).map_err(|Problems(problems)| Problems(problems))?;
+    Config::load(&sources)?;
     Ok(ExitCode::Ok)
 }

@@ -112,7 +112,13 @@ pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure>
 }
 
 fn failure(error: ImageError) -> Failure {
-    sandbox::Error::from(error).into()
+    let is_missing = matches!(error, ImageError::NotFound { .. });
+    let failure = Failure::from(sandbox::Error::from(error));
+    if is_missing {
+        failure.with_code(ExitCode::NotFound)
+    } else {
+        failure
+    }
 }
 
 fn open(archive: &PathBuf) -> Result<Box<dyn Read>, Failure> {

@@ -185,13 +185,14 @@ impl Check<'_> {
     }
 
     fn network(&mut self) -> NetworkConfig {
-        let mut network = NetworkConfig::default();
-        network.pool = self.scalar("network.pool", ipv4_network);
-        network
-            .never
-            .extend(self.items("network.never", ipv4_network));
-        network.connections_max = self.scalar("network.connections_max", count32);
-        network.resolvers = self.items("network.resolvers", resolver);
+        let mut network = NetworkConfig {
+            pool: self.scalar("network.pool", ipv4_network),
+            connections_max: self.scalar("network.connections_max", count32),
+            resolvers: self.items("network.resolvers", resolver),
+            ..NetworkConfig::default()
+        };
+        let never = self.items("network.never", ipv4_network);
+        network.never.extend(never);
         network
     }
 

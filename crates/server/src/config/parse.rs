@@ -120,7 +120,7 @@ pub fn cpu_millis(text: &str) -> Result<u32, String> {
         millis.parse().map_err(|_| wrong())?
     } else {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        if fraction.is_empty() || fraction.len() > 3 || digits(fraction).1 != "" {
+        if fraction.is_empty() || fraction.len() > 3 || !digits(fraction).1.is_empty() {
             return Err(wrong());
         }
         let whole: u32 = whole.parse().map_err(|_| wrong())?;

@@ -14,6 +14,7 @@ fn shell(script: &CStr, setup: impl FnOnce(&mut Program<'_>)) -> (String, Ended)
         oom_score_adj: Some(c"500"),
         new_session: true,
         sibling: false,
+        announce: None,
     };
     setup(&mut program);
     let pid = spawn(&program).unwrap();
@@ -58,6 +59,7 @@ fn the_failed_step_is_told() {
             oom_score_adj: None,
             new_session: false,
             sibling: false,
+            announce: None,
         };
         setup(&mut program);
         let error = spawn(&program).unwrap_err();
@@ -83,6 +85,7 @@ fn the_failed_step_is_told() {
         oom_score_adj: None,
         new_session: false,
         sibling: false,
+        announce: None,
     };
     assert_eq!(spawn(&program).unwrap_err().step, SpawnStep::Cgroup);
     program.cgroups = &[];
@@ -113,6 +116,7 @@ fn descriptors_that_swap_places_arrive() {
         oom_score_adj: None,
         new_session: true,
         sibling: false,
+        announce: None,
     };
     assert_eq!(reap(spawn(&program).unwrap()).unwrap(), Ended::Exited(0));
     for (mut file, text) in [(first, "one\n"), (second, "two\n")] {
@@ -130,4 +134,32 @@ fn inherited_descriptors_are_handed_out_once() {
     let number = std::os::fd::IntoRawFd::into_raw_fd(file);
     let _file = take_inherited(number).unwrap();
     assert!(take_inherited(number).is_err());
+}
+
+#[test]
+fn the_process_id_is_announced_before_the_program_runs() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut announced = |candidates: &[&CStr]| {
+        let program = Program {
+            candidates,
+            arguments: &[c"true"],
+            environment: &[],
+            directory: None,
+            descriptors: &[],
+            cgroups: &[],
+            oom_score_adj: None,
+            new_session: false,
+            sibling: false,
+            announce: Some(writer.as_fd()),
+        };
+        let result = spawn(&program);
+        let mut bytes = [0; 4];
+        reader.read_exact(&mut bytes).unwrap();
+        (result, i32::from_le_bytes(bytes))
+    };
+    let (result, pid) = announced(&[c"/bin/true"]);
+    assert_eq!(result.as_ref().unwrap().as_raw_pid(), pid);
+    reap(result.unwrap()).unwrap();
+    let (result, pid) = announced(&[c"/nowhere"]);
+    assert!(result.is_err() && pid > 1);
 }

@@ -296,6 +296,10 @@ fn setting_up_a_link_is_quick() {
             connecting[30] < Duration::from_millis(25),
             "moving a link would take longer"
         );
+        assert!(
+            first_connections[54] < Duration::from_millis(700),
+            "a packet was lost on the new link and repeated after a second"
+        );
         assert!(lab.path("network.lock").exists());
     });
 }

@@ -222,13 +222,18 @@ fn version_6_is_off_and_stays_blocked_if_turned_on() {
 fn only_the_three_ordinary_protocols_leave() {
     in_lab("only_the_three_ordinary_protocols_leave", |lab| {
         let sandbox = lab.sandbox(4);
-        // Two protocols that hosts may treat in special ways: GRE and SCTP; and one
-        // kind of message of a protocol that is allowed otherwise: a redirect.
-        for (protocol, body) in [
-            (47u32, [0u8; 8]),
-            (132, [0; 8]),
-            (1, [5, 1, 0xfa, 0xfe, 0, 0, 0, 0]),
-        ] {
+        // Two protocols that hosts may treat in special ways: GRE and SCTP; and kinds of
+        // message of a protocol that is allowed otherwise: redirect and timestamp request.
+        let redirect = [5, 1, 0xfa, 0xfe, 0, 0, 0, 0];
+        let mut timestamp = [0; 20];
+        timestamp[..4].copy_from_slice(&[13, 0, 0xf2, 0xff]);
+        let packets: [(u32, &[u8]); 4] = [
+            (47, &[0; 8]),
+            (132, &[0; 8]),
+            (1, &redirect),
+            (1, &timestamp),
+        ];
+        for (protocol, body) in packets {
             let protocol = rustix::net::Protocol::from_raw(protocol.try_into().unwrap());
             let receiver = lab.internet.run(|| {
                 let receiver =
@@ -241,7 +246,7 @@ fn only_the_three_ordinary_protocols_leave() {
                 let sender = socket(AddressFamily::INET, SocketType::RAW, Some(protocol)).unwrap();
                 let target = "93.184.216.34:0".parse::<SocketAddr>().unwrap();
                 // A refusal by an earlier packet may be reported here.
-                let _ = rustix::net::sendto(&sender, &body, SendFlags::empty(), &target);
+                let _ = rustix::net::sendto(&sender, body, SendFlags::empty(), &target);
             };
             sandbox.namespace.run(send);
             let arrived = rustix::net::recv(&receiver, &mut [0; 64], RecvFlags::empty());

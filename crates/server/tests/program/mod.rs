@@ -1,5 +1,7 @@
 //! The real program, started on a state folder of its own.
 
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -103,6 +105,11 @@ pub(crate) fn command(state: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// A scope that no other run of the tests has.
+pub(crate) fn unique(scope: &str) -> String {
+    format!("{scope}-{}", std::process::id())
+}
+
 /// A running server.
 pub(crate) struct Server {
     pub(crate) child: Child,
@@ -114,6 +121,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on a free port.
     pub(crate) fn start(scope: &str, more: &[&str]) -> Self {
+        let scope = &unique(scope);
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{scope}.log"));
         let errors = fs::OpenOptions::new()
             .create(true)
@@ -167,6 +175,14 @@ impl Server {
         let (stdout, stderr, code) = self.run(arguments);
         assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
         stdout
+    }
+
+    /// The id of a sandbox.
+    pub(crate) fn uid(&self, name: &str) -> String {
+        let listed: Value = serde_json::from_str(&self.ok(&["ls", "--json"])).unwrap();
+        let sandboxes = listed.as_array().unwrap();
+        let found = sandboxes.iter().find(|sandbox| sandbox["name"] == name);
+        found.unwrap()["uid"].as_str().unwrap().to_owned()
     }
 
     /// Runs a client command with `input`.
@@ -283,7 +299,7 @@ pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// Folders of sandboxes that the state folder has now and that `uids` names.
+/// Where the files of a sandbox are.
 pub(crate) fn sandbox_folder(uid: &str) -> PathBuf {
     state_dir().join("sandboxes").join(uid)
 }
