@@ -13,9 +13,9 @@ cargo build --release --locked --package sandboxai-server
 binary="$PWD/target/release/sandboxai"
 
 # sudo clears the environment: what the program needs is passed by name.
-settings=("SANDBOXAI_STATE_DIR=$STATE_DIR")
+settings=("SANDBOXAI_SERVER_STATE_DIR=$STATE_DIR")
 ca="$(ca_certificates)"
-[ -n "$ca" ] && settings+=("SANDBOXAI_CA_CERTIFICATES=$ca")
+[ -n "$ca" ] && settings+=("SANDBOXAI_SANDBOX_CA_CERTIFICATES=$ca")
 
 if ! as_root env "${settings[@]}" "$binary" image ls --json | grep -q '"sandboxai/box'; then
     say "building the default image sandboxai/box (once, some minutes)"

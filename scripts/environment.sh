@@ -2,7 +2,7 @@
 RUST_VERSION=1.95
 VENV=.venv
 TEST_VENV=.venv-test
-STATE_DIR=${SANDBOXAI_STATE_DIR:-$PWD/target/state}
+STATE_DIR=${SANDBOXAI_SERVER_STATE_DIR:-/var/lib/sandboxai}
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -25,5 +25,5 @@ cargo_is_new_enough() {
 # Extra certificates that this host trusts (a proxy's, say) are given to the
 # image build and to the sandboxes as well.
 ca_certificates() {
-    printf '%s' "${SANDBOXAI_CA_CERTIFICATES:-${SSL_CERT_FILE:-}}"
+    printf '%s' "${SANDBOXAI_SANDBOX_CA_CERTIFICATES:-${SSL_CERT_FILE:-}}"
 }

@@ -14,9 +14,9 @@ cargo xtask check
 say "building the program"
 cargo build --locked --package sandboxai-server
 export SANDBOXAI_BINARY="$PWD/target/debug/sandboxai"
-export SANDBOXAI_STATE_DIR="$STATE_DIR"
+export SANDBOXAI_SERVER_STATE_DIR="$STATE_DIR"
 ca="$(ca_certificates)"
-[ -n "$ca" ] && export SANDBOXAI_CA_CERTIFICATES="$ca"
+[ -n "$ca" ] && export SANDBOXAI_SANDBOX_CA_CERTIFICATES="$ca"
 "$SANDBOXAI_BINARY" image ls --json | grep -q '"sandboxai/box' || "$SANDBOXAI_BINARY" image build images/box
 
 say "the original SDK, in an environment of its own"

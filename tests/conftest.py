@@ -1,6 +1,6 @@
 """A real server for the tests, and a guard over its log.
 
-``SANDBOXAI_BINARY`` names the program, ``SANDBOXAI_STATE_DIR`` a state folder
+``SANDBOXAI_BINARY`` names the program, ``SANDBOXAI_SERVER_STATE_DIR`` a state folder
 that holds the image ``sandboxai/box``; ``scripts/test.sh`` sets both.
 """
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))
 
 BINARY = os.environ.get("SANDBOXAI_BINARY", str(ROOT / "target/debug/sandboxai"))
-STATE_DIR = os.environ.get("SANDBOXAI_STATE_DIR", str(ROOT / "target/state"))
+STATE_DIR = os.environ.get("SANDBOXAI_SERVER_STATE_DIR", "/var/lib/sandboxai")
 
 #: How long a server may take to start or stop, seconds.
 PATIENCE_S = 40
@@ -48,7 +48,7 @@ class Server:
             "SANDBOXAID_PORT": "0",
             "SANDBOXAID_SCOPE": self.scope,
             "SANDBOXAID_DELETE_ON_SHUTDOWN": "true" if self.ephemeral else "false",
-            "SANDBOXAI_STATE_DIR": STATE_DIR,
+            "SANDBOXAI_SERVER_STATE_DIR": STATE_DIR,
             **self.env,
         }
         log = open(self.log_path, "ab")

@@ -13,6 +13,7 @@ from .errors import SandboxNotFoundError
 from .results import FileInfo, IPythonCellResult, RichOutput, ShellCommandResult
 from .transport import (
     CHUNK_BYTES,
+    FOLDER_ENTRIES_MAX,
     HTTP_TIMEOUT,
     Call,
     Callbacks,
@@ -314,13 +315,16 @@ class Sandbox:
             self._download_file(remote, local, info.size, on_progress)
             return
         os.makedirs(local, exist_ok=True)
-        for entry in self.list_files(remote, depth=1_000, limit=1_000_000):
-            target = local_target(local, remote, entry)
-            if entry.is_dir:
-                os.makedirs(target, exist_ok=True)
-            elif entry.is_file:
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                self._download_file(entry.path, target, entry.size, on_progress)
+        folders = [remote]
+        while folders:
+            folder = folders.pop()
+            for entry in self.list_files(folder, limit=FOLDER_ENTRIES_MAX):
+                target = local_target(local, remote, entry)
+                if entry.is_dir:
+                    os.makedirs(target, exist_ok=True)
+                    folders.append(entry.path)
+                elif entry.is_file:
+                    self._download_file(entry.path, target, entry.size, on_progress)
 
     def _download_file(self, remote: str, local: str, size: int, on_progress: Optional[Progress]) -> None:
         partial = local + ".part"

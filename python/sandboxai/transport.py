@@ -27,6 +27,9 @@ HTTP_TIMEOUT = httpx.Timeout(None, connect=10.0)
 #: How much of a file is read or sent at once, bytes.
 CHUNK_BYTES = 256 * 1024
 
+#: Longest listing of one folder that the server gives.
+FOLDER_ENTRIES_MAX = 100_000
+
 #: Content of a file: bytes, or text that is sent as UTF-8.
 Content = Union[bytes, bytearray, memoryview, str]
 
@@ -63,6 +66,16 @@ class Call(Generic[T]):
 
 def _drop_none(body: Mapping[str, Any]) -> Dict[str, Any]:
     return {key: value for key, value in body.items() if value is not None}
+
+
+def _entries(body: Mapping[str, Any], path: str, limit: Optional[int]) -> List[FileInfo]:
+    """A listing; one that is cut although nobody asked for a limit, or at the server's own, is an error."""
+    if body.get("truncated") and (limit is None or limit >= FOLDER_ENTRIES_MAX):
+        raise errors.LimitReachedError(
+            f"{path!r} has more than {len(body['entries'])} entries; list its folders one by one, or give a limit",
+            kind="limit_reached",
+        )
+    return [FileInfo.from_wire(entry) for entry in body["entries"]]
 
 
 def _nothing(_: Any) -> None:
@@ -153,7 +166,7 @@ class Calls:
         return Call(
             "POST",
             self._at(name, "/tools:list_files"),
-            lambda body: [FileInfo.from_wire(entry) for entry in body["entries"]],
+            lambda body: _entries(body, path, limit),
             json=_drop_none({"path": path, "depth": depth, "limit": limit}),
         )
 

@@ -104,7 +104,7 @@ pub(crate) fn run(
     let child = context
         .spawner
         .spawn(spec)
-        .map_err(|error| agent_protocol::Failure::from(error))?;
+        .map_err(agent_protocol::Failure::from)?;
     let mut foreground = Foreground {
         context,
         child,
@@ -311,10 +311,9 @@ impl Foreground<'_> {
     fn drain(&mut self, connection: &mut Connection) -> io::Result<()> {
         let result = self.send_rest(connection);
         // Closing the pipes would kill those others when they write.
-        for pipe in [self.pipes.stdout.take(), self.pipes.stderr.take()] {
-            if let Some(pipe) = pipe {
-                self.context.collector.add(Source::Discarded(pipe));
-            }
+        let open = [self.pipes.stdout.take(), self.pipes.stderr.take()];
+        for pipe in open.into_iter().flatten() {
+            self.context.collector.add(Source::Discarded(pipe));
         }
         result
     }

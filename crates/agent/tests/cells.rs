@@ -1,4 +1,5 @@
 //! Python cells through the agent's protocol. Needs a Python with IPython; see `agent::python`.
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
 #[path = "cells/agent.rs"]
 mod agent;

@@ -1,4 +1,5 @@
 //! Runs the driver's own tests, which are in Python.
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
 #[path = "cells/agent.rs"]
 #[expect(dead_code, reason = "only the path of the Python is needed here")]

@@ -1,6 +1,10 @@
 //! Works on the images of a state folder before the program has its own command:
 //! `image build FOLDER | import FILE [NAME] | ls | rm NAME`, with `--state DIR` first.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for people"
+)]
 
 use std::{fs::File, path::Path, process::ExitCode};
 

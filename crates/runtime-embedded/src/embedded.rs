@@ -89,11 +89,10 @@ impl Embedded {
             },
             network: config.network,
             cgroups,
-            spawner: watch(spawner.socket, Interest::WRITABLE).at(Step::AskSpawner, "its socket")?,
+            spawner: watch(spawner.socket, Interest::WRITABLE)
+                .at(Step::AskSpawner, "its socket")?,
             live: Mutex::default(),
-            creating: Semaphore::new(
-                std::thread::available_parallelism().map_or(1, usize::from),
-            ),
+            creating: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         };
         embedded.ask(&Request::Sweep, SWEEP_DEADLINE).await?;
         for found in embedded.list().await? {
@@ -107,11 +106,7 @@ impl Embedded {
     }
 
     /// Sends a request and waits for the answer, both within `deadline`.
-    async fn ask(
-        &self,
-        request: &Request,
-        deadline: Duration,
-    ) -> Result<(Answer, Vec<OwnedFd>)> {
+    async fn ask(&self, request: &Request, deadline: Duration) -> Result<(Answer, Vec<OwnedFd>)> {
         match timeout(deadline, self.exchange(request)).await {
             Ok(Ok((Answer::Failed { kind, message }, _))) => {
                 Err(Error::new(kind_from_text(&kind), message))
@@ -126,8 +121,7 @@ impl Embedded {
 
     async fn exchange(&self, request: &Request) -> Result<(Answer, Vec<OwnedFd>)> {
         let at = Step::AskSpawner;
-        let message =
-            serde_json::to_vec(request).expect("strings and numbers always serialize");
+        let message = serde_json::to_vec(request).expect("strings and numbers always serialize");
         if message.len() > REQUEST_BYTES_MAX {
             return Err(Error::invalid(format!(
                 "field `env`: the request is longer than {REQUEST_BYTES_MAX} bytes"

@@ -146,9 +146,15 @@ impl Step {
             Self::FindCgroups | Self::MakeCgroup | Self::JoinCgroup => {
                 "`sandboxai doctor` shows the control groups of this host"
             }
-            Self::MapLayer => "the kernel must be 5.19 or newer, and the state folder on a file system with id-mapped mounts, e.g. ext4, xfs or btrfs",
-            Self::MountOverlay => "the state folder must be on a file system that overlayfs can write to, e.g. ext4, xfs or btrfs",
-            Self::EnterWorkdir => "the image names a working directory that cannot be used; change it in the image",
+            Self::MapLayer => {
+                "the kernel must be 5.19 or newer, and the state folder on a file system with id-mapped mounts, e.g. ext4, xfs or btrfs"
+            }
+            Self::MountOverlay => {
+                "the state folder must be on a file system that overlayfs can write to, e.g. ext4, xfs or btrfs"
+            }
+            Self::EnterWorkdir => {
+                "the image names a working directory that cannot be used; change it in the image"
+            }
             Self::ReadCertificates => "correct the configured path of the certificate bundle",
             Self::WriteRecord | Self::MakeFolder | Self::PrepareUpper => {
                 "check the space and the permissions of the state folder"
@@ -231,7 +237,11 @@ mod tests {
         let error: Result<(), Error> =
             Err(io::Error::from_raw_os_error(libc::EINVAL)).at(Step::MapLayer, "/state/layer");
         let message = error.unwrap_err().to_string();
-        for part in ["map the image layer /state/layer", "Invalid argument", "5.19"] {
+        for part in [
+            "map the image layer /state/layer",
+            "Invalid argument",
+            "5.19",
+        ] {
             assert!(message.contains(part), "{message}");
         }
     }

@@ -54,11 +54,7 @@ impl Layout {
     }
 
     pub(crate) fn of(config: &Config) -> Self {
-        Self::new(
-            &config.state_dir,
-            &config.run_dir,
-            &config.network.lock_dir,
-        )
+        Self::new(&config.state_dir, &config.run_dir, &config.network.lock_dir)
     }
 
     /// The control group of all sandboxes that share the host's folder. Servers
@@ -122,7 +118,10 @@ impl Layout {
 /// Makes the folder and its parents. The mode of one that exists is only
 /// changed where nobody else may enter.
 fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(folder)?;
     if mode != 0o755 {
         fs::set_permissions(folder, Permissions::from_mode(mode))?;
     }

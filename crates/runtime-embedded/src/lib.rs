@@ -20,10 +20,10 @@
 //! and the next start cleans up.
 
 mod cgroup;
+mod config;
 pub mod doctor;
 mod embedded;
 mod error;
-mod config;
 pub mod image;
 pub mod init_contract;
 mod layout;

@@ -146,12 +146,24 @@ pub(crate) struct Node {
 /// What kind of thing.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum NodeKind {
-    Directory { mode: u32 },
+    Directory {
+        mode: u32,
+    },
     /// A directory that hides what the image has in its place.
-    EmptyDirectory { mode: u32 },
-    File { mode: u32, content: Vec<u8> },
-    Link { target: &'static str },
-    Device { major: u32, minor: u32 },
+    EmptyDirectory {
+        mode: u32,
+    },
+    File {
+        mode: u32,
+        content: Vec<u8>,
+    },
+    Link {
+        target: &'static str,
+    },
+    Device {
+        major: u32,
+        minor: u32,
+    },
 }
 
 impl std::fmt::Debug for Node {
@@ -487,7 +499,10 @@ mod tests {
             },
             network: NetworkMode::Open,
             env: &map(env),
-            layers: &["/state/images/layers/one".into(), "/state/images/layers/two".into()],
+            layers: &[
+                "/state/images/layers/one".into(),
+                "/state/images/layers/two".into(),
+            ],
             image_env: &map(&[("PATH", "/opt/bin:/bin"), ("FROM", "image")]),
             workdir: "/workspace",
             ca_certificates,
@@ -501,7 +516,11 @@ mod tests {
 
     #[test]
     fn the_request_wins_over_the_image_and_the_defaults() {
-        let plan = plan(0, &[("FROM", "request"), ("SSL_CERT_FILE", "/mine")], Some(b""));
+        let plan = plan(
+            0,
+            &[("FROM", "request"), ("SSL_CERT_FILE", "/mine")],
+            Some(b""),
+        );
         let has = |text: &str| plan.environment.iter().any(|line| line == text);
         assert!(has("FROM=request") && has("PATH=/opt/bin:/bin") && has("SSL_CERT_FILE=/mine"));
         assert!(has("PIP_CERT=/etc/ssl/certs/ca-certificates.crt") && has("HOME=/root"));
@@ -513,8 +532,10 @@ mod tests {
         for mount in &plan.mounts {
             let first = mount.target.split('/').next().unwrap();
             assert!(
-                plan.upper.iter().any(|node| node.path == first
-                    && matches!(node.kind, NodeKind::Directory { .. })),
+                plan.upper
+                    .iter()
+                    .any(|node| node.path == first
+                        && matches!(node.kind, NodeKind::Directory { .. })),
                 "{}",
                 mount.target
             );

@@ -33,7 +33,10 @@ struct Profile {
 struct Group {
     #[expect(dead_code, reason = "for readers of the file")]
     name: String,
-    #[expect(dead_code, reason = "for readers of the file; required so that none is forgotten")]
+    #[expect(
+        dead_code,
+        reason = "for readers of the file; required so that none is forgotten"
+    )]
     reason: String,
     calls: Vec<String>,
 }
@@ -42,7 +45,10 @@ struct Group {
 #[serde(deny_unknown_fields)]
 struct Rule {
     call: String,
-    #[expect(dead_code, reason = "for readers of the file; required so that none is forgotten")]
+    #[expect(
+        dead_code,
+        reason = "for readers of the file; required so that none is forgotten"
+    )]
     reason: String,
     when: Vec<Condition>,
 }
@@ -61,7 +67,10 @@ struct Condition {
 #[serde(deny_unknown_fields)]
 struct Absent {
     call: String,
-    #[expect(dead_code, reason = "for readers of the file; required so that none is forgotten")]
+    #[expect(
+        dead_code,
+        reason = "for readers of the file; required so that none is forgotten"
+    )]
     reason: String,
 }
 
@@ -215,7 +224,9 @@ mod tests {
     #[test]
     fn a_mistake_in_the_list_is_an_error() {
         let with = |rule: &str| {
-            compile(&format!("group = []\nabsent = []\n[[rule]]\ncall = \"read\"\nreason = \"\"\n{rule}"))
+            compile(&format!(
+                "group = []\nabsent = []\n[[rule]]\ncall = \"read\"\nreason = \"\"\n{rule}"
+            ))
         };
         assert!(with("when = [{ argument = 0, bits = 32, equals = 1 }]").is_ok());
         assert!(with("when = [{ argument = 0, bits = 31, equals = 1 }]").is_err());
@@ -230,11 +241,18 @@ mod tests {
         const ALLOW: u32 = 0x7fff_0000;
         const ERRNO: u32 = 0x0005_0000;
         let filters = Filters::compile().unwrap();
-        let results = filters.0.iter().map(|program| run(program, number, arguments));
+        let results = filters
+            .0
+            .iter()
+            .map(|program| run(program, number, arguments));
         let result = results
             .reduce(|first, second| {
                 let action = |result| result & 0xffff_0000;
-                if action(first) < action(second) { first } else { second }
+                if action(first) < action(second) {
+                    first
+                } else {
+                    second
+                }
             })
             .unwrap();
         match result & 0xffff_0000 {
@@ -248,7 +266,11 @@ mod tests {
     fn run(program: &BpfProgram, number: Sysno, arguments: [u64; 3]) -> u32 {
         const ARCH_X86_64: u32 = 0xc000_003e;
         const ARCH_AARCH64: u32 = 0xc000_00b7;
-        let arch = if cfg!(target_arch = "x86_64") { ARCH_X86_64 } else { ARCH_AARCH64 };
+        let arch = if cfg!(target_arch = "x86_64") {
+            ARCH_X86_64
+        } else {
+            ARCH_AARCH64
+        };
         let low = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap();
         let load = |offset: u32| match offset {
             0 => u32::try_from(number.id()).unwrap(),
@@ -258,7 +280,11 @@ mod tests {
                     .get(usize::try_from((offset - 16) / 8).unwrap())
                     .copied()
                     .unwrap_or(0);
-                if offset % 8 == 0 { low(argument) } else { low(argument >> 32) }
+                if offset % 8 == 0 {
+                    low(argument)
+                } else {
+                    low(argument >> 32)
+                }
             }
             other => panic!("load from {other}"),
         };

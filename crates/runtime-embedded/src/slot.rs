@@ -95,8 +95,7 @@ impl Slots {
     pub(crate) fn reclaim(&self) -> Result<BTreeMap<u32, Holder>, Error> {
         let _lock = self.lock()?;
         let mut held = BTreeMap::new();
-        let entries =
-            fs::read_dir(&self.folder).at(Step::ListSandboxes, self.folder.display())?;
+        let entries = fs::read_dir(&self.folder).at(Step::ListSandboxes, self.folder.display())?;
         for entry in entries {
             let entry = entry.at(Step::ListSandboxes, self.folder.display())?;
             let name = entry.file_name();
@@ -155,8 +154,7 @@ impl Holder {
     /// Whether the sandbox does not exist: no files, nobody who is making them.
     fn is_stale(&self, path: &Path) -> bool {
         let layout = Layout::new(&self.state_dir, Path::new(""), Path::new(""));
-        let has_files =
-            layout.sandbox(&self.id).exists() || layout.trash().join(&self.id).exists();
+        let has_files = layout.sandbox(&self.id).exists() || layout.trash().join(&self.id).exists();
         !(has_files || self.spawner.is_alive() && is_young(path))
     }
 }
@@ -197,7 +195,11 @@ mod tests {
     use super::*;
 
     fn slots(folder: &Path) -> (Layout, Slots) {
-        let layout = Layout::new(&folder.join("state"), &folder.join("run"), &folder.join("host"));
+        let layout = Layout::new(
+            &folder.join("state"),
+            &folder.join("run"),
+            &folder.join("host"),
+        );
         layout.prepare().unwrap();
         let slots = Slots::new(&layout);
         (layout, slots)

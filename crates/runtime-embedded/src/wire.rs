@@ -25,13 +25,23 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 4 << 20;
 pub(crate) enum Request {
     Create(Create),
     /// Is there such an image?
-    Check { image: String },
-    Destroy { id: String },
-    Pause { id: String },
-    Resume { id: String },
+    Check {
+        image: String,
+    },
+    Destroy {
+        id: String,
+    },
+    Pause {
+        id: String,
+    },
+    Resume {
+        id: String,
+    },
     List,
     /// Descriptors of a running sandbox, for a server that has just started.
-    Adopt { id: String },
+    Adopt {
+        id: String,
+    },
     /// Removes what earlier crashes have left.
     Sweep,
 }
@@ -58,10 +68,17 @@ pub(crate) enum Answer {
         dns: bool,
     },
     /// Found running. Descriptors as for `Created`.
-    Adopted { dns: bool },
+    Adopted {
+        dns: bool,
+    },
     Done,
-    List { sandboxes: Vec<Listed> },
-    Failed { kind: String, message: String },
+    List {
+        sandboxes: Vec<Listed>,
+    },
+    Failed {
+        kind: String,
+        message: String,
+    },
 }
 
 /// One sandbox in a list.
@@ -113,11 +130,7 @@ impl Answer {
     }
 
     /// Sends the answer; blocks until it is taken.
-    pub(crate) fn send(
-        &self,
-        socket: impl AsFd,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
+    pub(crate) fn send(&self, socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(self).expect("strings and numbers always serialize");
         let length = u32::try_from(text.len())
             .ok()
@@ -200,7 +213,12 @@ mod tests {
 
     #[test]
     fn kinds_survive_the_wire() {
-        for kind in [Kind::NotFound, Kind::Timeout, Kind::Internal, Kind::SandboxLost] {
+        for kind in [
+            Kind::NotFound,
+            Kind::Timeout,
+            Kind::Internal,
+            Kind::SandboxLost,
+        ] {
             assert_eq!(kind_from_text(kind.as_str()), kind);
         }
     }

@@ -45,9 +45,14 @@ async fn k01_to_k04_identity_capabilities_and_filter() {
     let inside = Inside::new().await;
     let map = inside.shell("busybox cat /proc/self/uid_map").await;
     let numbers: Vec<u64> = map.split_whitespace().map(|n| n.parse().unwrap()).collect();
-    assert!(matches!(numbers[..], [0, base, 65_536] if base >= 1_000_000), "{map}");
+    assert!(
+        matches!(numbers[..], [0, base, 65_536] if base >= 1_000_000),
+        "{map}"
+    );
     for process in ["1", "self"] {
-        let status = inside.shell(&format!("busybox cat /proc/{process}/status")).await;
+        let status = inside
+            .shell(&format!("busybox cat /proc/{process}/status"))
+            .await;
         let line = |name: &str| {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap();
             line.split_once(':').unwrap().1.trim().to_owned()
@@ -57,7 +62,10 @@ async fn k01_to_k04_identity_capabilities_and_filter() {
             assert_eq!(line(set), "00000000000405fb", "{set} of {process}");
         }
         assert_eq!(line("CapAmb"), "0000000000000000");
-        assert_eq!((line("NoNewPrivs"), line("Seccomp")), ("1".into(), "2".into()));
+        assert_eq!(
+            (line("NoNewPrivs"), line("Seccomp")),
+            ("1".into(), "2".into())
+        );
         assert_eq!(line("Uid"), "0\t0\t0\t0");
         assert_eq!(line("Groups"), "");
     }
@@ -90,16 +98,23 @@ async fn k07_to_k31_the_host_cannot_be_seen_or_reached() {
         "busybox dmesg",
     ];
     for command in refused {
-        let output = inside.shell(&format!("({command}) >/dev/null 2>&1 && echo worked; true")).await;
+        let output = inside
+            .shell(&format!("({command}) >/dev/null 2>&1 && echo worked; true"))
+            .await;
         assert_eq!(output, "", "{command}");
     }
     let groups = inside.shell("busybox cat /proc/self/cgroup").await;
     assert!(groups.lines().all(|line| line.ends_with(":/")), "{groups}");
     let mounts = inside.shell("busybox cat /proc/self/mountinfo").await;
     let folder = inside.place.path().to_str().unwrap();
-    assert!(!mounts.contains(folder) && !mounts.contains("sysfs"), "{mounts}");
+    assert!(
+        !mounts.contains(folder) && !mounts.contains("sysfs"),
+        "{mounts}"
+    );
     let descriptors = inside.shell("busybox ls /proc/self/fd").await;
-    let high = descriptors.split_whitespace().filter(|fd| fd.parse::<u32>().unwrap() > 2);
+    let high = descriptors
+        .split_whitespace()
+        .filter(|fd| fd.parse::<u32>().unwrap() > 2);
     // Standard streams, and the folder that ls itself has open.
     assert!(high.count() <= 2, "{descriptors}");
     inside.end().await;
@@ -108,17 +123,31 @@ async fn k07_to_k31_the_host_cannot_be_seen_or_reached() {
 #[tokio::test]
 async fn k14_masked_parts_of_proc_are_empty_and_not_from_dev() {
     let inside = Inside::new().await;
-    for name in ["kcore", "keys", "timer_list", "kallsyms", "interrupts", "kmsg"] {
+    for name in [
+        "kcore",
+        "keys",
+        "timer_list",
+        "kallsyms",
+        "interrupts",
+        "kmsg",
+    ] {
         if !Path::new("/proc").join(name).exists() {
             continue;
         }
-        let size = inside.shell(&format!("busybox cat /proc/{name} | busybox wc -c")).await;
+        let size = inside
+            .shell(&format!("busybox cat /proc/{name} | busybox wc -c"))
+            .await;
         assert_eq!(size.trim(), "0", "{name}");
-        let kind = inside.shell(&format!("busybox stat -c %F /proc/{name}")).await;
+        let kind = inside
+            .shell(&format!("busybox stat -c %F /proc/{name}"))
+            .await;
         assert_eq!(kind, "regular empty file\n", "{name}");
     }
     let mounts = inside.shell("busybox cat /proc/self/mountinfo").await;
-    assert!(mounts.lines().any(|line| line.contains(" /proc/sys ro")), "{mounts}");
+    assert!(
+        mounts.lines().any(|line| line.contains(" /proc/sys ro")),
+        "{mounts}"
+    );
     inside.end().await;
 }
 
@@ -132,17 +161,58 @@ async fn fresh_places_are_as_planned() {
         "urandom", "zero",
     ];
     assert_eq!(devices, expected);
-    assert_eq!(inside.shell("echo x > /dev/null; busybox head -c 2 /dev/zero | busybox wc -c").await.trim(), "2");
-    assert_eq!(inside.shell("busybox ls -A /tmp; busybox stat -c %a /tmp").await, "1777\n");
-    assert_eq!(inside.shell("busybox cat /sys/devices/system/cpu/online").await, "0\n");
-    assert_eq!(inside.shell("busybox touch /sys/x 2>&1 | busybox grep -c -i read-only").await, "1\n");
+    assert_eq!(
+        inside
+            .shell("echo x > /dev/null; busybox head -c 2 /dev/zero | busybox wc -c")
+            .await
+            .trim(),
+        "2"
+    );
+    assert_eq!(
+        inside
+            .shell("busybox ls -A /tmp; busybox stat -c %a /tmp")
+            .await,
+        "1777\n"
+    );
+    assert_eq!(
+        inside
+            .shell("busybox cat /sys/devices/system/cpu/online")
+            .await,
+        "0\n"
+    );
+    assert_eq!(
+        inside
+            .shell("busybox touch /sys/x 2>&1 | busybox grep -c -i read-only")
+            .await,
+        "1\n"
+    );
     let name: String = inside.id.as_str().chars().take(12).collect();
-    assert_eq!(inside.shell("busybox hostname; busybox cat /etc/hostname").await, format!("{name}\n{name}\n"));
-    assert_eq!(inside.shell("ulimit -n; ulimit -Hn; ulimit -c").await, "1024\n4096\n0\n");
+    assert_eq!(
+        inside
+            .shell("busybox hostname; busybox cat /etc/hostname")
+            .await,
+        format!("{name}\n{name}\n")
+    );
+    assert_eq!(
+        inside.shell("ulimit -n; ulimit -Hn; ulimit -c").await,
+        "1024\n4096\n0\n"
+    );
     // The image's root belongs to the sandbox's root, and can be written to.
-    assert_eq!(inside.shell("busybox stat -c %u /bin/busybox; echo x > /bin/new && busybox rm /bin/new; echo $?").await, "0\n0\n");
+    assert_eq!(
+        inside
+            .shell(
+                "busybox stat -c %u /bin/busybox; echo x > /bin/new && busybox rm /bin/new; echo $?"
+            )
+            .await,
+        "0\n0\n"
+    );
     // A folder of the image can be renamed.
-    assert_eq!(inside.shell("busybox mv /root /home2 && busybox ls -d /home2").await, "/home2\n");
+    assert_eq!(
+        inside
+            .shell("busybox mv /root /home2 && busybox ls -d /home2")
+            .await,
+        "/home2\n"
+    );
     inside.end().await;
 }
 
@@ -202,11 +272,15 @@ async fn k32_cve_2026_41579_dev_as_a_link_is_contained() {
     let outside = tempfile::tempdir().unwrap();
     let place = Place::new();
     let target = outside.path().to_str().unwrap().to_owned();
-    place.import("test/hostile", |archive| append_link(archive, "dev", &target));
+    place.import("test/hostile", |archive| {
+        append_link(archive, "dev", &target)
+    });
     let mut hostile = spec();
     hostile.image = "test/hostile".parse().unwrap();
     let inside = Inside::with(place, hostile).await;
-    let kind = inside.shell("busybox stat -c %F /dev; busybox ls /dev/null").await;
+    let kind = inside
+        .shell("busybox stat -c %F /dev; busybox ls /dev/null")
+        .await;
     assert_eq!(kind, "directory\n/dev/null\n");
     inside.end().await;
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
@@ -218,8 +292,22 @@ async fn k33_cve_2019_19921_links_at_mount_points_are_contained() {
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("resolv.conf"), "untouched").unwrap();
     let target = outside.path().to_str().unwrap().to_owned();
-    let ways = [target.clone(), format!("../../../..{target}"), "/proc/self/root".to_owned()];
-    for place_of_link in ["proc", "sys", "run", "tmp", "etc", "dev/shm", "dev/pts", "etc/resolv.conf", "etc/hosts"] {
+    let ways = [
+        target.clone(),
+        format!("../../../..{target}"),
+        "/proc/self/root".to_owned(),
+    ];
+    for place_of_link in [
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "etc",
+        "dev/shm",
+        "dev/pts",
+        "etc/resolv.conf",
+        "etc/hosts",
+    ] {
         for way in &ways {
             let place = Place::new();
             place.import("test/hostile", |archive| {
@@ -241,7 +329,10 @@ async fn k33_cve_2019_19921_links_at_mount_points_are_contained() {
             assert_eq!(output, "directory\n".repeat(7), "{place_of_link} -> {way}");
             inside.end().await;
             assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
-            assert_eq!(fs::read_to_string(outside.path().join("resolv.conf")).unwrap(), "untouched");
+            assert_eq!(
+                fs::read_to_string(outside.path().join("resolv.conf")).unwrap(),
+                "untouched"
+            );
         }
     }
 }

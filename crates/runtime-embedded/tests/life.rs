@@ -36,8 +36,16 @@ async fn a_sandbox_with_network_leaves_nothing() {
     spec.network = NetworkMode::Open;
     let id = Id::random().unwrap();
     embedded.create(&id, &spec).await.unwrap();
-    let inside = shell(&embedded, &id, "busybox ip addr; busybox cat /etc/resolv.conf").await;
-    assert!(inside.contains("eth0") && inside.contains("nameserver 127.0.0.53"), "{inside}");
+    let inside = shell(
+        &embedded,
+        &id,
+        "busybox ip addr; busybox cat /etc/resolv.conf",
+    )
+    .await;
+    assert!(
+        inside.contains("eth0") && inside.contains("nameserver 127.0.0.53"),
+        "{inside}"
+    );
     let refused = shell(&embedded, &id, "busybox ip link set eth0 down 2>&1").await;
     assert!(refused.contains("not permitted"), "{refused}");
     embedded.destroy(&id).await.unwrap();
@@ -54,7 +62,10 @@ async fn a_failed_creation_says_why_and_leaves_nothing() {
     let error = embedded.create(&id, &spec).await.unwrap_err();
     assert_eq!(error.kind, Kind::InvalidRequest);
     assert!(error.message.contains("test/box"), "{}", error.message);
-    assert_eq!(embedded.check(&spec).await.unwrap_err().kind, Kind::InvalidRequest);
+    assert_eq!(
+        embedded.check(&spec).await.unwrap_err().kind,
+        Kind::InvalidRequest
+    );
     place.assert_nothing_left();
 }
 
@@ -64,7 +75,10 @@ async fn an_agent_that_does_not_start_is_told_and_leaves_nothing() {
     let mut config = place.config(false);
     config.agent = b"neither a program nor a script";
     let embedded = place.start_with(config).await;
-    let error = embedded.create(&Id::random().unwrap(), &spec()).await.unwrap_err();
+    let error = embedded
+        .create(&Id::random().unwrap(), &spec())
+        .await
+        .unwrap_err();
     assert!(
         error.message.contains("start the agent") && error.message.contains("Exec format"),
         "{}",
@@ -155,8 +169,14 @@ async fn sandboxes_outlive_server_and_spawner_and_are_taken_over() {
     server.wait().unwrap();
     let embedded = place.start().await;
     let found = embedded.list().await.unwrap();
-    assert!(found.len() == 1 && found[0].id == id && found[0].alive, "{found:?}");
-    assert_eq!(shell(&embedded, &id, "echo still here").await, "still here\n");
+    assert!(
+        found.len() == 1 && found[0].id == id && found[0].alive,
+        "{found:?}"
+    );
+    assert_eq!(
+        shell(&embedded, &id, "echo still here").await,
+        "still here\n"
+    );
     let waiting = tokio::time::timeout(Duration::from_millis(100), embedded.ended(&id)).await;
     assert!(waiting.is_err());
     embedded.destroy(&id).await.unwrap();
@@ -184,6 +204,7 @@ async fn ephemeral_sandboxes_of_a_killed_spawner_are_swept_by_the_next() {
         .into_iter()
         .filter(|pid| parent(*pid) == Some(server.id()))
         .collect();
+    println!("{spawners:?} of {}", server.id());
     for pid in spawners {
         kill(pid);
     }
@@ -235,11 +256,17 @@ async fn a_dead_spawner_is_told() {
     let config = place.config(false);
     let spawner = Spawner::launch(&config).unwrap();
     let process = spawner.process_id();
-    let embedded = runtime_embedded::Embedded::start(config, spawner).await.unwrap();
+    let embedded = runtime_embedded::Embedded::start(config, spawner)
+        .await
+        .unwrap();
     kill(process);
     let error = embedded.list().await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
-    assert!(error.message.contains("restart the server"), "{}", error.message);
+    assert!(
+        error.message.contains("restart the server"),
+        "{}",
+        error.message
+    );
 }
 
 #[tokio::test]
@@ -249,7 +276,11 @@ async fn a_tree_20000_folders_deep_is_removed() {
     let id = Id::random().unwrap();
     embedded.create(&id, &spec()).await.unwrap();
     // As if made from inside, where starting a program per folder takes too long.
-    let upper = place.state().join("sandboxes").join(id.as_str()).join("upper");
+    let upper = place
+        .state()
+        .join("sandboxes")
+        .join(id.as_str())
+        .join("upper");
     let mut at = rustix::fs::open(
         upper,
         rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY,

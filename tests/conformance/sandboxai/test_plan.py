@@ -54,7 +54,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return {
         "PYTHONPATH": str(folder),
         "PATH": f"{folder}:{os.environ['PATH']}",
-        "SANDBOXAI_STATE_DIR": STATE_DIR,
+        "SANDBOXAI_SERVER_STATE_DIR": STATE_DIR,
     }
 
 
@@ -64,7 +64,7 @@ def test_our_package_with_base_url(server: Server) -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 def test_our_package_embedded() -> None:
-    env = {"PYTHONPATH": str(ROOT / "python"), "SANDBOXAI_BINARY": BINARY, "SANDBOXAI_STATE_DIR": STATE_DIR}
+    env = {"PYTHONPATH": str(ROOT / "python"), "SANDBOXAI_BINARY": BINARY, "SANDBOXAI_SERVER_STATE_DIR": STATE_DIR}
     run(sys.executable, "embedded", env)
 
 
@@ -92,7 +92,7 @@ time.sleep(600)
 def test_a_killed_client_takes_its_server_and_sandboxes_with_it(package: str, original: dict) -> None:
     if package == "ours":
         python = sys.executable
-        env = {"PYTHONPATH": str(ROOT / "python"), "SANDBOXAI_BINARY": BINARY, "SANDBOXAI_STATE_DIR": STATE_DIR}
+        env = {"PYTHONPATH": str(ROOT / "python"), "SANDBOXAI_BINARY": BINARY, "SANDBOXAI_SERVER_STATE_DIR": STATE_DIR}
     else:
         python, env = str(ORIGINAL_PYTHON), original
     client = subprocess.Popen([python, "-c", WAIT_FOREVER], env={**os.environ, **env}, stdout=subprocess.PIPE, text=True)

@@ -1,8 +1,4 @@
 //! An agent that runs as an ordinary process, and a blocking client for it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose agent cannot be started or reached fails there"
-)]
 
 use std::{
     collections::BTreeMap,

@@ -120,9 +120,7 @@ fn remove(path: &Path) -> Result<(), Error> {
     let mut wait = RETRY_FIRST;
     loop {
         match fs::remove_dir(path) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
                 pause(wait);
                 wait = (wait * 2).min(RETRY_LONGEST);
             }
@@ -144,7 +142,13 @@ fn read_number(path: &Path) -> io::Result<u64> {
 fn read_key(path: &Path, key: &str) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+        .find_map(|line| {
+            line.strip_prefix(key)?
+                .strip_prefix(' ')?
+                .trim()
+                .parse()
+                .ok()
+        })
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

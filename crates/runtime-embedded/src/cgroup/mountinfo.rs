@@ -102,15 +102,22 @@ mod tests {
         );
         let place = |controller| found.legacy.get(&controller).unwrap().to_str().unwrap();
         assert_eq!(place(Controller::Cpu), "/sys/fs/cgroup/cpu,cpuacct");
-        assert_eq!(place(Controller::CpuAccounting), "/sys/fs/cgroup/cpu,cpuacct");
+        assert_eq!(
+            place(Controller::CpuAccounting),
+            "/sys/fs/cgroup/cpu,cpuacct"
+        );
         assert_eq!(place(Controller::Memory), "/sys/fs/cgroup/memory");
         assert_eq!(found.legacy.len(), 3);
-        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(
+            found.unified.as_deref(),
+            Some(Path::new("/sys/fs/cgroup/unified"))
+        );
     }
 
     #[test]
     fn current_hosts_have_one() {
-        let found = parse("25 22 0:22 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
+        let found =
+            parse("25 22 0:22 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
         assert!(found.legacy.is_empty());
         assert!(found.unified.is_some());
     }

@@ -26,7 +26,13 @@ const KILL_ROUNDS: usize = 50;
 /// Character devices that sandboxes may use: the nodes of `/dev`, which their first
 /// process makes (`m`) while it is still the host's root, and terminals.
 const DEVICES: [&str; 8] = [
-    "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rw",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rw",
     "c 136:* rw",
 ];
 
@@ -128,9 +134,8 @@ impl Legacy {
             return Ok(());
         };
         let group = group.join(USER);
-        let set = |file, value: u64| {
-            super::write(Step::MakeCgroup, &group.join(file), value.to_string())
-        };
+        let set =
+            |file, value: u64| super::write(Step::MakeCgroup, &group.join(file), value.to_string());
         set("cpu.cfs_period_us", CPU_PERIOD_US)?;
         set("cpu.cfs_quota_us", super::cpu_quota_us(cpu_millis))
     }
@@ -150,7 +155,10 @@ impl Legacy {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 procs => procs.at(Step::Kill, folder.display())?,
             };
-            for pid in procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+            for pid in procs
+                .lines()
+                .filter_map(|line| Pid::from_raw(line.parse().ok()?))
+            {
                 found = true;
                 // It may have ended since; the next look tells.
                 let _ = kill_process(pid, Signal::KILL);
@@ -207,7 +215,10 @@ impl Cgroups for Legacy {
         // The unified tree comes first: killing goes by it.
         let unified = self.unified(id);
         let whole = self.whole_roots().into_iter().map(|root| root.join(id));
-        let split = self.split_roots().into_iter().map(|root| root.join(id).join(USER));
+        let split = self
+            .split_roots()
+            .into_iter()
+            .map(|root| root.join(id).join(USER));
         let rest = whole
             .filter(|group| unified.as_ref() != Some(group))
             .chain(split)
@@ -333,7 +344,10 @@ impl Cgroups for Legacy {
         if missing.is_empty() {
             Ok(())
         } else {
-            Err(format!("controllers {} are not mounted", missing.join(", ")))
+            Err(format!(
+                "controllers {} are not mounted",
+                missing.join(", ")
+            ))
         }
     }
 
@@ -353,7 +367,10 @@ impl Cgroups for Legacy {
             .map(|controller| format!("{controller:?}").to_lowercase())
             .collect();
         let unified = match &self.found.unified {
-            Some(mount) => format!(", cgroup v2 at {} for freezing and killing", mount.display()),
+            Some(mount) => format!(
+                ", cgroup v2 at {} for freezing and killing",
+                mount.display()
+            ),
             None => String::new(),
         };
         format!("cgroup v1 ({}){unified}", controllers.join(", "))

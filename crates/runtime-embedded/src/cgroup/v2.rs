@@ -64,7 +64,10 @@ impl Cgroups for Unified {
         super::make(&user)?;
         super::make(&agent)?;
         set(user.join("memory.max"), plan.user.memory_bytes.to_string())?;
-        set(agent.join("memory.max"), plan.agent_memory_bytes.to_string())?;
+        set(
+            agent.join("memory.max"),
+            plan.agent_memory_bytes.to_string(),
+        )?;
         let swap = user.join("memory.swap.max");
         // Absent on kernels built without swap.
         if swap.exists() {
@@ -89,7 +92,9 @@ impl Cgroups for Unified {
         let user = self.group(id).join(USER);
         Ok(AgentFiles {
             join: vec![open_to_join(&user)?],
-            oom: fs::File::open(user.join("memory.events")).ok().map(OwnedFd::from),
+            oom: fs::File::open(user.join("memory.events"))
+                .ok()
+                .map(OwnedFd::from),
         })
     }
 
@@ -118,7 +123,8 @@ impl Cgroups for Unified {
             return Ok(None);
         }
         let read = |path: PathBuf| super::read_number(&path).at(Step::ReadUsage, path.display());
-        let key = |path: PathBuf, key| super::read_key(&path, key).at(Step::ReadUsage, path.display());
+        let key =
+            |path: PathBuf, key| super::read_key(&path, key).at(Step::ReadUsage, path.display());
         Ok(Some(Usage {
             memory_bytes: read(group.join("memory.current"))?,
             cpu_us: key(group.join("cpu.stat"), "usage_usec")?,
@@ -128,7 +134,11 @@ impl Cgroups for Unified {
     }
 
     fn agent_oom_kills(&self, id: &str) -> u64 {
-        super::read_key(&self.group(id).join(AGENT).join("memory.events"), "oom_kill").unwrap_or(0)
+        super::read_key(
+            &self.group(id).join(AGENT).join("memory.events"),
+            "oom_kill",
+        )
+        .unwrap_or(0)
     }
 
     fn list(&self) -> Result<Vec<String>, Error> {
@@ -213,7 +223,8 @@ mod tests {
         let cgroups = Unified::new(mount.path(), "sandboxai");
         cgroups.prepare().unwrap();
         cgroups.create("one", &PLAN).unwrap();
-        let read = |path: &str| fs::read_to_string(mount.path().join("sandboxai/one").join(path)).unwrap();
+        let read =
+            |path: &str| fs::read_to_string(mount.path().join("sandboxai/one").join(path)).unwrap();
         assert_eq!(read("cgroup.subtree_control"), "+cpu +memory +pids");
         assert_eq!(read("user/memory.max"), "536870912");
         assert_eq!(read("user/cpu.max"), "150000 100000");
@@ -232,7 +243,10 @@ mod tests {
         fs::create_dir_all(&user).unwrap();
         fs::write(user.join("memory.swap.max"), "max").unwrap();
         cgroups.create("one", &PLAN).unwrap();
-        assert_eq!(fs::read_to_string(user.join("memory.swap.max")).unwrap(), "0");
+        assert_eq!(
+            fs::read_to_string(user.join("memory.swap.max")).unwrap(),
+            "0"
+        );
     }
 
     #[test]
@@ -278,8 +292,14 @@ mod tests {
     #[test]
     fn a_missing_controller_is_named() {
         let mount = tempfile::tempdir().unwrap();
-        fs::write(mount.path().join("cgroup.controllers"), "cpuset cpu io pids\n").unwrap();
-        let message = Unified::new(mount.path(), "sandboxai").limits().unwrap_err();
+        fs::write(
+            mount.path().join("cgroup.controllers"),
+            "cpuset cpu io pids\n",
+        )
+        .unwrap();
+        let message = Unified::new(mount.path(), "sandboxai")
+            .limits()
+            .unwrap_err();
         assert_eq!(message, "controllers memory are missing");
     }
 }

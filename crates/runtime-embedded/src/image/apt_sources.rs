@@ -92,9 +92,7 @@ fn lines_of(text: &str, suite: &str) -> String {
                 None => rest,
             };
             let mut words = rest.split_whitespace().skip(1);
-            words
-                .next()
-                .is_some_and(|found| belongs(found, suite))
+            words.next().is_some_and(|found| belongs(found, suite))
                 && words.any(|component| component == "main")
         })
         .map(|line| format!("{line}\n"))
@@ -103,10 +101,7 @@ fn lines_of(text: &str, suite: &str) -> String {
 
 /// The paragraphs of a `*.sources` file for the suite.
 fn paragraphs_of(text: &str, suite: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     lines
         .split(|line| line.trim().is_empty())
         .filter(|paragraph| {
@@ -133,7 +128,12 @@ fn field(paragraph: &[&str], name: &str) -> Vec<String> {
             inside = key.eq_ignore_ascii_case(name);
             Some(value).filter(|_| inside)
         };
-        words.extend(value.unwrap_or_default().split_whitespace().map(str::to_owned));
+        words.extend(
+            value
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(str::to_owned),
+        );
     }
     words
 }

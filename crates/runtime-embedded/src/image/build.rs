@@ -16,8 +16,7 @@ use std::{
 use sandbox::Image;
 
 use super::{
-    ImageError, ImageRecord, Progress, Store,
-    apt_sources,
+    ImageError, ImageRecord, Progress, Store, apt_sources,
     manifest::Config,
     recipe::{self, Loaded, Recipe},
     source::Measured,
@@ -109,7 +108,10 @@ impl Store {
         for (title, command) in &inside {
             steps.inside(title, command, progress)?;
         }
-        progress.step(&format!("{0}/{0} put the image into the store", steps.count));
+        progress.step(&format!(
+            "{0}/{0} put the image into the store",
+            steps.count
+        ));
         self.pack(&workspace, &steps.root(), &loaded, name)
     }
 
@@ -168,7 +170,11 @@ fn prepare(
     workspace: &Workspace,
     options: &BuildOptions,
 ) -> Result<BTreeMap<String, String>, ImageError> {
-    for (name, mode) in [("share", 0o755), ("share/recipe", 0o755), ("temporary", 0o700)] {
+    for (name, mode) in [
+        ("share", 0o755),
+        ("share/recipe", 0o755),
+        ("temporary", 0o700),
+    ] {
         let path = workspace.path(name);
         DirBuilder::new()
             .mode(mode)
@@ -252,9 +258,7 @@ fn inside_steps(recipe: &Recipe) -> Vec<(String, String)> {
             .map(|(target, source)| {
                 let target = quoted(target);
                 let source = quoted(&format!("{SHARE}/recipe/{source}"));
-                format!(
-                    "install -D -m \"$(stat -c %a {source})\" {source} {target}"
-                )
+                format!("install -D -m \"$(stat -c %a {source})\" {source} {target}")
             })
             .collect();
         steps.push((
@@ -288,7 +292,14 @@ fn inside_steps(recipe: &Recipe) -> Vec<(String, String)> {
     }
     for command in &recipe.run {
         const TITLE_CHARS: usize = 60;
-        let line: String = command.trim().lines().next().unwrap_or_default().chars().take(TITLE_CHARS).collect();
+        let line: String = command
+            .trim()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(TITLE_CHARS)
+            .collect();
         steps.push((format!("run {line}"), command.clone()));
     }
     steps.push((
@@ -317,7 +328,15 @@ mod tests {
 
     #[test]
     fn a_word_stays_one_word_in_the_shell() {
-        for word in ["plain", "two words", "it's", "$(id)", "`id`", "a\\b", "\"x\""] {
+        for word in [
+            "plain",
+            "two words",
+            "it's",
+            "$(id)",
+            "`id`",
+            "a\\b",
+            "\"x\"",
+        ] {
             let output = Command::new("sh")
                 .args(["-c", &format!("printf %s {}", quoted(word))])
                 .output()

@@ -268,10 +268,13 @@ impl Members {
                 )));
             };
             if let Some(annotations) = &manifest.annotations {
-                name = ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
-                    .iter()
-                    .find_map(|key| annotations.get(*key)?.parse().ok())
-                    .or(name);
+                name = [
+                    "io.containerd.image.name",
+                    "org.opencontainers.image.ref.name",
+                ]
+                .iter()
+                .find_map(|key| annotations.get(*key)?.parse().ok())
+                .or(name);
             }
             document = self.json(&format!("blobs/sha256/{}", digest_of(&manifest.digest)?))?;
         }

@@ -137,16 +137,30 @@ fn an_index_that_leads_to_itself_ends() {
     let archive = Archive::default()
         .file(&format!("blobs/sha256/{}", "a".repeat(64)), index)
         .file("index.json", index);
-    let message = members(archive).unwrap().describe().unwrap_err().to_string();
+    let message = members(archive)
+        .unwrap()
+        .describe()
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("without an end"), "{message}");
 }
 
 #[test]
 fn unusable_archives_are_told_why() {
-    let wrong = |archive: Archive| members(archive).unwrap().describe().unwrap_err().to_string();
+    let wrong = |archive: Archive| {
+        members(archive)
+            .unwrap()
+            .describe()
+            .unwrap_err()
+            .to_string()
+    };
     let id = digest(b"x");
     let with = |config: &[u8], manifest: &[u8]| {
-        wrong(Archive::default().file("c", config).file("manifest.json", manifest))
+        wrong(
+            Archive::default()
+                .file("c", config)
+                .file("manifest.json", manifest),
+        )
     };
     assert!(wrong(Archive::default().file("x", b"")).contains("neither"));
     assert!(with(b"{", &docker_manifest("c", &[])).contains("\"c\""));

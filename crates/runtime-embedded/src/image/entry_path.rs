@@ -36,10 +36,7 @@ impl EntryPath {
                 b"" | b"." => {}
                 b".." => return Err(refused(raw, "its name holds `..`")),
                 long if long.len() > COMPONENT_BYTES_MAX => {
-                    return Err(refused(
-                        raw,
-                        "a part of its name is longer than 255 bytes",
-                    ));
+                    return Err(refused(raw, "a part of its name is longer than 255 bytes"));
                 }
                 component => {
                     if !name.is_empty() {

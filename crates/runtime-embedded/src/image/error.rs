@@ -60,7 +60,9 @@ pub enum ImageError {
     #[error("the archive is truncated: it ends {0}; get it again")]
     Truncated(&'static str),
     /// The archive's compression is not known to us.
-    #[error("the archive is compressed with {format}, which is not supported; decompress it first, e.g. `{tool} -dc FILE | sandboxai image import -`")]
+    #[error(
+        "the archive is compressed with {format}, which is not supported; decompress it first, e.g. `{tool} -dc FILE | sandboxai image import -`"
+    )]
     Compression {
         /// Its name.
         format: &'static str,
@@ -106,7 +108,9 @@ pub enum ImageError {
     #[error("the container image archive is not usable: {0}")]
     DockerArchive(String),
     /// A layer's content is not what its image says.
-    #[error("layer {name} of the archive has the digest {found}, its image says {expected}; get the archive again")]
+    #[error(
+        "layer {name} of the archive has the digest {found}, its image says {expected}; get the archive again"
+    )]
     DigestMismatch {
         /// The layer's name in the archive.
         name: String,
@@ -132,7 +136,9 @@ pub enum ImageError {
         detail: String,
     },
     /// A program that building needs is not installed.
-    #[error("building images needs the program `{program}`, which was not found; install it with `apt-get install {package}`")]
+    #[error(
+        "building images needs the program `{program}`, which was not found; install it with `apt-get install {package}`"
+    )]
     ToolMissing {
         /// The program.
         program: &'static str,

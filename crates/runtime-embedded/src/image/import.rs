@@ -67,7 +67,10 @@ impl Store {
         progress.step("unpack the root file system");
         let unpacked = self.unpack(&workspace, "layer-0", stream, Some(first))?;
         tell(&unpacked.totals, progress);
-        if !["bin", "usr"].iter().any(|name| unpacked.folder.join(name).symlink_metadata().is_ok()) {
+        if !["bin", "usr"]
+            .iter()
+            .any(|name| unpacked.folder.join(name).symlink_metadata().is_ok())
+        {
             progress.step(
                 "warning: the archive has no bin or usr at its top; pack a root file system with `tar -C FOLDER -c .`",
             );
@@ -107,8 +110,11 @@ impl Store {
         let mut layers = Vec::with_capacity(count);
         let mut unpacked = Vec::new();
         let mut left = self.limits.bytes;
-        for (index, (member, expected)) in
-            description.layers.iter().zip(&description.diff_ids).enumerate()
+        for (index, (member, expected)) in description
+            .layers
+            .iter()
+            .zip(&description.diff_ids)
+            .enumerate()
         {
             progress.step(&format!("unpack layer {} of {count}", index + 1));
             // Unpacked also when it is there already: its size is not known otherwise.
@@ -151,9 +157,8 @@ impl Store {
         first: Option<Entry>,
     ) -> Result<Unpacked, ImageError> {
         let folder = workspace.path(folder);
-        let create = |errno: rustix::io::Errno| {
-            ImageError::store("create the layer", &folder)(errno.into())
-        };
+        let create =
+            |errno: rustix::io::Errno| ImageError::store("create the layer", &folder)(errno.into());
         rustix::fs::mkdirat(CWD, &folder, Mode::RWXU).map_err(create)?;
         // A root folder that the archive does not name is open to all users inside.
         rustix::fs::chmodat(

@@ -25,7 +25,9 @@ fn small() -> Vec<u8> {
 
 /// Nothing is in work any more.
 fn assert_clean(state: &tempfile::TempDir) {
-    let left = fs::read_dir(state.path().join("images/tmp")).unwrap().count();
+    let left = fs::read_dir(state.path().join("images/tmp"))
+        .unwrap()
+        .count();
     assert_eq!(left, 0);
 }
 
@@ -59,7 +61,10 @@ fn a_gzip_file_of_several_parts_is_read_whole() {
     let (first, second) = whole.split_at(700);
     let zipped = [gzip(first), gzip(second)].concat();
     let plain = import(&store, &small(), Some("a")).unwrap();
-    assert_eq!(import(&store, &zipped, Some("b")).unwrap().digest, plain.digest);
+    assert_eq!(
+        import(&store, &zipped, Some("b")).unwrap().digest,
+        plain.digest
+    );
 }
 
 #[test]
@@ -70,11 +75,17 @@ fn a_failed_import_leaves_nothing() {
         (gzip(&small())[..60].to_vec(), "truncated"),
         (b"\xfd7zXZ\0rest".to_vec(), "xz -dc"),
         (b"BZh91AY".to_vec(), "bzip2 -dc"),
-        (b"just some text, far from an archive".repeat(30), "not a valid tar"),
+        (
+            b"just some text, far from an archive".repeat(30),
+            "not a valid tar",
+        ),
         (Vec::new(), "truncated"),
         (vec![0; 1024], "before its first entry"),
         (
-            Archive::default().file("ok", b"").file("../bad", b"").finish(),
+            Archive::default()
+                .file("ok", b"")
+                .file("../bad", b"")
+                .finish(),
             "../bad",
         ),
     ] {
@@ -82,7 +93,12 @@ fn a_failed_import_leaves_nothing() {
         assert!(error.contains(why), "{why}: {error}");
     }
     assert!(store.list().unwrap().is_empty());
-    assert_eq!(fs::read_dir(state.path().join("images/layers")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(state.path().join("images/layers"))
+            .unwrap()
+            .count(),
+        0
+    );
     assert_clean(&state);
 }
 
@@ -92,13 +108,9 @@ fn a_bomb_ends_at_the_limit() {
     store.limits.bytes = 1 << 20;
     // 200 MB of zeros in a few hundred kilobytes.
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    let head = Archive::default().custom(
-        tar::EntryType::Regular,
-        "zeros",
-        "",
-        b"",
-        |header| header.set_size(200 << 20),
-    );
+    let head = Archive::default().custom(tar::EntryType::Regular, "zeros", "", b"", |header| {
+        header.set_size(200 << 20)
+    });
     encoder.write_all(&head.finish()[..512]).unwrap();
     for _ in 0..200 {
         encoder.write_all(&vec![0; 1 << 20]).unwrap();
@@ -106,7 +118,10 @@ fn a_bomb_ends_at_the_limit() {
     let bomb = encoder.finish().unwrap();
     assert!(bomb.len() < 1 << 20);
     let error = import(&store, &bomb, None).unwrap_err();
-    assert!(matches!(error, ImageError::TooLarge { what: "bytes", .. }), "{error}");
+    assert!(
+        matches!(error, ImageError::TooLarge { what: "bytes", .. }),
+        "{error}"
+    );
     assert_clean(&state);
 }
 
@@ -116,16 +131,19 @@ fn saved(layers: &[Vec<u8>], diff_ids: &[String]) -> Vec<u8> {
         "config": {"Env": ["A=b"], "WorkingDir": "/srv"},
         "rootfs": {"diff_ids": ids},
     });
-    let names: Vec<String> = (0..layers.len()).map(|i| format!("blobs/sha256/{i}")).collect();
+    let names: Vec<String> = (0..layers.len())
+        .map(|i| format!("blobs/sha256/{i}"))
+        .collect();
     let manifest = serde_json::json!([
         {"Config": "blobs/sha256/c", "RepoTags": ["saved/app:3"], "Layers": names}
     ]);
     names
         .iter()
         .zip(layers)
-        .fold(Archive::default().folder("blobs/"), |archive, (name, layer)| {
-            archive.file(name, layer)
-        })
+        .fold(
+            Archive::default().folder("blobs/"),
+            |archive, (name, layer)| archive.file(name, layer),
+        )
         .file("blobs/sha256/c", config.to_string().as_bytes())
         .file("manifest.json", manifest.to_string().as_bytes())
         .finish()
@@ -145,7 +163,10 @@ fn a_saved_container_image_keeps_its_layers_and_words() {
         .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
         .collect();
     assert_eq!(names, ids, "bottom first");
-    assert_eq!((record.env["A"].as_str(), record.workdir.as_str()), ("b", "/srv"));
+    assert_eq!(
+        (record.env["A"].as_str(), record.workdir.as_str()),
+        ("b", "/srv")
+    );
     assert!(fs::symlink_metadata(record.layers[1].join("bin/sh")).is_ok());
     let again = import(&store, &gzip(&archive), Some("other")).unwrap();
     assert_eq!(again.digest, record.digest);
@@ -157,7 +178,10 @@ fn a_layer_that_is_not_what_the_image_says_is_refused() {
     let (state, store) = store();
     let ids = ["1".repeat(64)];
     let error = import(&store, &saved(&[small()], &ids), None).unwrap_err();
-    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+    assert!(
+        matches!(error, ImageError::DigestMismatch { .. }),
+        "{error}"
+    );
     assert!(store.list().unwrap().is_empty());
     assert_clean(&state);
 }
@@ -175,5 +199,10 @@ fn a_layer_that_comes_twice_is_stacked_once_where_it_lies_highest() {
         .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
         .collect();
     assert_eq!(names, ids[1..]);
-    assert_eq!(fs::read_dir(state.path().join("images/layers")).unwrap().count(), 2);
+    assert_eq!(
+        fs::read_dir(state.path().join("images/layers"))
+            .unwrap()
+            .count(),
+        2
+    );
 }

@@ -82,15 +82,17 @@ pub(super) fn load(folder: &Path) -> Result<Loaded, ImageError> {
         path: path.clone(),
         detail,
     };
-    let folder = folder.canonicalize().map_err(|error| {
-        wrong(format!("{error}; a recipe is a folder that holds {FILE}"))
-    })?;
-    let text = std::fs::read_to_string(folder.join(FILE)).map_err(|error| {
-        wrong(format!("{error}; a recipe is a folder that holds {FILE}"))
-    })?;
+    let folder = folder
+        .canonicalize()
+        .map_err(|error| wrong(format!("{error}; a recipe is a folder that holds {FILE}")))?;
+    let text = std::fs::read_to_string(folder.join(FILE))
+        .map_err(|error| wrong(format!("{error}; a recipe is a folder that holds {FILE}")))?;
     let recipe: Recipe = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     check(&recipe).map_err(wrong)?;
-    let name = recipe.name.parse().map_err(|error: sandbox::Error| wrong(error.message))?;
+    let name = recipe
+        .name
+        .parse()
+        .map_err(|error: sandbox::Error| wrong(error.message))?;
     let digest = digest(&folder)?;
     Ok(Loaded {
         recipe,
@@ -109,7 +111,10 @@ fn check(recipe: &Recipe) -> Result<(), String> {
                 .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
     };
     if !plain(&recipe.suite, "-.") {
-        return Err(format!("`suite`: {:?} is not the name of a Debian release", recipe.suite));
+        return Err(format!(
+            "`suite`: {:?} is not the name of a Debian release",
+            recipe.suite
+        ));
     }
     let lists: [(&str, &Vec<String>, &str); 3] = [
         ("packages", &recipe.packages, "+-.:=~"),
@@ -122,20 +127,34 @@ fn check(recipe: &Recipe) -> Result<(), String> {
         }
     }
     if !recipe.workdir.starts_with('/') || recipe.workdir.contains('\0') {
-        return Err(format!("`workdir`: {:?} is not an absolute path", recipe.workdir));
+        return Err(format!(
+            "`workdir`: {:?} is not an absolute path",
+            recipe.workdir
+        ));
     }
-    if let Some(bad) = recipe.env.keys().find(|key| key.is_empty() || key.contains(['=', '\0'])) {
+    if let Some(bad) = recipe
+        .env
+        .keys()
+        .find(|key| key.is_empty() || key.contains(['=', '\0']))
+    {
         return Err(format!("`env`: {bad:?} is not the name of a variable"));
     }
     if let Some(bad) = recipe.files.keys().find(|target| !target.starts_with('/')) {
-        return Err(format!("`files`: {bad:?} is not an absolute path; write \"/place/in/image\" = \"file beside the recipe\""));
+        return Err(format!(
+            "`files`: {bad:?} is not an absolute path; write \"/place/in/image\" = \"file beside the recipe\""
+        ));
     }
     let outside = |source: &&String| {
         !Path::new(source.as_str())
             .components()
             .all(|component| matches!(component, Component::Normal(_)))
     };
-    if let Some(bad) = recipe.files.values().chain(&recipe.pip_constraints).find(outside) {
+    if let Some(bad) = recipe
+        .files
+        .values()
+        .chain(&recipe.pip_constraints)
+        .find(outside)
+    {
         return Err(format!("{bad:?} is not a file beside the recipe"));
     }
     Ok(())
@@ -157,8 +176,7 @@ fn digest(folder: &Path) -> Result<String, ImageError> {
             seen += 1;
             let relative = relative.join(entry.file_name());
             let path = entry.path();
-            let metadata =
-                std::fs::metadata(&path).map_err(ImageError::store("look at", &path))?;
+            let metadata = std::fs::metadata(&path).map_err(ImageError::store("look at", &path))?;
             if seen > FILES_MAX || metadata.len() > FILE_BYTES_MAX {
                 return Err(ImageError::Recipe {
                     path: folder.to_owned(),
@@ -211,7 +229,10 @@ mod tests {
             ("name = \"a\"\nworkdir = \"x\"", "`workdir`"),
             ("name = \"a\"\nfiles = { \"etc/x\" = \"x\" }", "`files`"),
             ("name = \"a\"\nfiles = { \"/etc/x\" = \"../x\" }", "../x"),
-            ("name = \"a\"\npip_constraints = \"/etc/passwd\"", "/etc/passwd"),
+            (
+                "name = \"a\"\npip_constraints = \"/etc/passwd\"",
+                "/etc/passwd",
+            ),
         ] {
             let message = loaded(text).unwrap_err();
             assert!(message.contains(field), "{text}: {message}");

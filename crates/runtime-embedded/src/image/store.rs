@@ -197,7 +197,11 @@ impl Store {
                 }
             }
         }
-        if let Some(layer) = config.layers.iter().find(|layer| !self.has_layer(&layer.digest)) {
+        if let Some(layer) = config
+            .layers
+            .iter()
+            .find(|layer| !self.has_layer(&layer.digest))
+        {
             return Err(ImageError::LayerGone {
                 image: format!("sha256:{digest}"),
                 layer: layer.digest.clone(),
@@ -209,8 +213,8 @@ impl Store {
                 config,
                 created_ms: jiff::Timestamp::now().as_millisecond(),
             };
-            let text = serde_json::to_vec_pretty(&manifest)
-                .expect("strings and numbers always serialize");
+            let text =
+                serde_json::to_vec_pretty(&manifest).expect("strings and numbers always serialize");
             write_whole(&workspace.path("manifest.json"), &path, &text)?;
         }
         let full_name = name.map(full_name);
@@ -251,7 +255,10 @@ impl Store {
         if let Some(digest) = names.get(&full) {
             return Ok((Some(full), digest.clone()));
         }
-        let prefix = image.as_str().strip_prefix("sha256:").unwrap_or(image.as_str());
+        let prefix = image
+            .as_str()
+            .strip_prefix("sha256:")
+            .unwrap_or(image.as_str());
         if prefix.len() >= DIGEST_CHARS_MIN {
             let mut matches = self
                 .manifests()?
@@ -331,8 +338,7 @@ impl Store {
     }
 
     fn write_names(&self, workspace: &Workspace, names: &Names) -> Result<(), ImageError> {
-        let text =
-            serde_json::to_vec_pretty(names).expect("a map of strings always serializes");
+        let text = serde_json::to_vec_pretty(names).expect("a map of strings always serializes");
         write_whole(
             &workspace.path("names.json"),
             &self.root.join("names.json"),

@@ -26,7 +26,9 @@ fn add(store: &Store, name: Option<&str>, content: &str) -> ImageRecord {
 }
 
 fn layers(state: &tempfile::TempDir) -> usize {
-    fs::read_dir(state.path().join("images/layers")).unwrap().count()
+    fs::read_dir(state.path().join("images/layers"))
+        .unwrap()
+        .count()
 }
 
 #[test]
@@ -71,7 +73,12 @@ fn layers_go_with_their_last_image() {
     assert_eq!(layers(&state), 1);
     assert!(store.remove(&image("b")).is_err());
     assert_eq!(store.list().unwrap().len(), 1);
-    assert_eq!(fs::read_dir(state.path().join("images/tmp")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(state.path().join("images/tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -107,7 +114,11 @@ fn layers_of_sandboxes_are_kept() {
     // The next change after the sandbox has gone collects the layer.
     fs::remove_file(sandbox.join("record.json")).unwrap();
     add(&store, Some("b"), "other");
-    assert_eq!(layers(&state), 2, "a sandbox without a record may use any layer");
+    assert_eq!(
+        layers(&state),
+        2,
+        "a sandbox without a record may use any layer"
+    );
     fs::remove_dir(&sandbox).unwrap();
     add(&store, Some("b"), "third");
     assert_eq!(layers(&state), 1);
@@ -148,13 +159,20 @@ fn leftovers_of_killed_processes_are_swept_and_work_is_not() {
 #[test]
 fn a_workspace_is_in_use_while_a_child_holds_its_lock() {
     let (state, store) = store();
+    let tmp = state.path().join("images/tmp");
     let working = store.workspace().unwrap();
     let kept = working.lock().unwrap();
-    std::mem::forget(working);
+    // Moved away and back, so that dropping it is like being killed.
+    let folder = fs::read_dir(&tmp).unwrap().next().unwrap().unwrap().path();
+    let aside = state.path().join("aside");
+    fs::rename(&folder, &aside).unwrap();
+    drop(working);
+    fs::rename(&aside, &folder).unwrap();
     drop(store.workspace().unwrap());
-    let tmp = state.path().join("images/tmp");
-    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 1);
+    assert!(folder.exists(), "the child still works in it");
     drop(kept);
+    drop(store.workspace().unwrap());
+    assert!(!folder.exists());
 }
 
 #[test]
@@ -196,12 +214,21 @@ fn many_imports_at_once_end_well() {
             let store = &store;
             scope.spawn(move || {
                 for round in 0..5 {
-                    add(store, Some(&format!("i{thread}")), &format!("{}", round % 2));
+                    add(
+                        store,
+                        Some(&format!("i{thread}")),
+                        &format!("{}", round % 2),
+                    );
                 }
             });
         }
     });
     assert_eq!(store.list().unwrap().len(), 6);
     assert_eq!(layers(&state), 1);
-    assert_eq!(fs::read_dir(state.path().join("images/tmp")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(state.path().join("images/tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 }

@@ -28,7 +28,11 @@ pub(super) enum EntryKind {
     HardLink,
     Fifo,
     /// A character or block device with these numbers.
-    Device { character: bool, major: u32, minor: u32 },
+    Device {
+        character: bool,
+        major: u32,
+        minor: u32,
+    },
 }
 
 /// One entry, its extensions applied. Nothing in it is checked for meaning.
@@ -153,8 +157,12 @@ impl<R: Read> TarStream<R> {
                 .mode()
                 .map_err(|error| self.malformed(format!("bad mode: {error}")))?
                 & 0o7777,
-            uid: extensions.uid.map_or_else(|| number(header.uid(), "uid"), Ok)?,
-            gid: extensions.gid.map_or_else(|| number(header.gid(), "gid"), Ok)?,
+            uid: extensions
+                .uid
+                .map_or_else(|| number(header.uid(), "uid"), Ok)?,
+            gid: extensions
+                .gid
+                .map_or_else(|| number(header.gid(), "gid"), Ok)?,
             mtime_s: extensions
                 .mtime_s
                 .or_else(|| i64::try_from(header.mtime().ok()?).ok())
@@ -275,9 +283,7 @@ impl<R: Read> TarStream<R> {
         }
         self.set_content(size)?;
         let mut bytes = Vec::new();
-        self.content()
-            .read_to_end(&mut bytes)
-            .map_err(read_error)?;
+        self.content().read_to_end(&mut bytes).map_err(read_error)?;
         if bytes.len() as u64 != size {
             return Err(ImageError::Truncated("inside an extended header"));
         }

@@ -63,7 +63,10 @@ fn extended_headers_replace_what_the_header_says() {
     assert_eq!(entry.path, long.as_bytes());
     assert_eq!(entry.uid, 1234);
     assert_eq!(entry.mtime_s, 1_700_000_000);
-    assert_eq!(entry.attributes, [(b"user.note".to_vec(), b"a\nb".to_vec())]);
+    assert_eq!(
+        entry.attributes,
+        [(b"user.note".to_vec(), b"a\nb".to_vec())]
+    );
     assert_eq!(found[1].0.path, b"next", "they hold for one entry only");
 }
 

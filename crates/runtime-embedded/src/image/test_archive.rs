@@ -24,13 +24,7 @@ impl Archive {
         self.entry(EntryType::Link, path, target, b"")
     }
 
-    pub(super) fn entry(
-        self,
-        kind: EntryType,
-        path: &str,
-        link: &str,
-        content: &[u8],
-    ) -> Self {
+    pub(super) fn entry(self, kind: EntryType, path: &str, link: &str, content: &[u8]) -> Self {
         self.custom(kind, path, link, content, |_| {})
     }
 
@@ -62,7 +56,11 @@ impl Archive {
         }
         header.set_entry_type(kind);
         header.set_size(content.len() as u64);
-        header.set_mode(if kind == EntryType::Directory { 0o755 } else { 0o644 });
+        header.set_mode(if kind == EntryType::Directory {
+            0o755
+        } else {
+            0o644
+        });
         header.set_uid(u64::from(rustix::process::geteuid().as_raw()));
         header.set_gid(u64::from(rustix::process::getegid().as_raw()));
         header.set_mtime(1_600_000_000);

@@ -403,7 +403,10 @@ fn open_beneath(from: &OwnedFd, path: &[u8], entry: &Entry) -> Result<OwnedFd, I
 fn parent_error(errno: Errno, entry: &Entry) -> ImageError {
     match errno {
         Errno::LOOP => refused(&entry.path, "it goes through a symbolic link"),
-        Errno::NOTDIR => refused(&entry.path, "it goes through something that is not a folder"),
+        Errno::NOTDIR => refused(
+            &entry.path,
+            "it goes through something that is not a folder",
+        ),
         errno => unpack("open the folder", entry)(errno),
     }
 }

@@ -71,8 +71,7 @@ impl Drop for Workspace {
 
 /// Removes the folders of processes that are gone. The caller holds the store's lock.
 pub(super) fn sweep(tmp: &Path) -> Result<(), ImageError> {
-    let entries =
-        std::fs::read_dir(tmp).map_err(ImageError::store("list the folder", tmp))?;
+    let entries = std::fs::read_dir(tmp).map_err(ImageError::store("list the folder", tmp))?;
     for entry in entries {
         let entry = entry.map_err(ImageError::store("list the folder", tmp))?;
         let Ok(name) = entry.file_name().into_string() else {

@@ -64,7 +64,10 @@ fn within<T: PartialOrd + std::fmt::Display + Copy>(
 }
 
 fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
-    let bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes: usize = env
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     if env.len() > VARIABLES_MAX || bytes > VARIABLES_BYTES_MAX {
         return Err(Error::invalid(format!(
             "field `env`: at most {VARIABLES_MAX} variables with {VARIABLES_BYTES_MAX} bytes together"

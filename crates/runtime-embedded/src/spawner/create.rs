@@ -113,27 +113,26 @@ pub(super) fn run(host: &Host, prepared: Prepared) -> sandbox::Result<Made> {
     let pending = id_map::begin(uid_base(prepared.slot))?;
     let parts = make_parts(host, &prepared, pending, &mut watch)?;
     let (socket, theirs) = packet_pair().at(Step::CloneProcess, "a connection")?;
-    let cloned = match sys::namespace::clone_into_namespaces()
-        .at(Step::CloneProcess, "new namespaces")?
-    {
-        Side::Parent(cloned) => cloned,
-        Side::Child => {
-            // The lock is the worker's; a copy here would outlive it.
-            drop(prepared.lock);
-            drop(socket);
-            init::run(&Luggage {
-                plan: &parts.plan,
-                folder: &parts.folder,
-                filters: &host.filters,
-                agent: &host.agent,
-                user_namespace: &parts.user_namespace,
-                listener: &parts.listener,
-                files: &parts.files,
-                agent_groups: &parts.agent_groups,
-                socket: &theirs,
-            })
-        }
-    };
+    let cloned =
+        match sys::namespace::clone_into_namespaces().at(Step::CloneProcess, "new namespaces")? {
+            Side::Parent(cloned) => cloned,
+            Side::Child => {
+                // The lock is the worker's; a copy here would outlive it.
+                drop(prepared.lock);
+                drop(socket);
+                init::run(&Luggage {
+                    plan: &parts.plan,
+                    folder: &parts.folder,
+                    filters: &host.filters,
+                    agent: &host.agent,
+                    user_namespace: &parts.user_namespace,
+                    listener: &parts.listener,
+                    files: &parts.files,
+                    agent_groups: &parts.agent_groups,
+                    socket: &theirs,
+                })
+            }
+        };
     drop(theirs);
     watch.lap("clone");
     let started = start(host, &prepared, parts, &cloned, &socket, &mut watch);
@@ -214,8 +213,14 @@ fn make_parts(
 fn prepare_upper(plan: &Plan, folder: &std::path::Path) -> Result<(), Error> {
     let at = Step::PrepareUpper;
     let (upper, work) = (folder.join(UPPER), folder.join(WORK));
-    DirBuilder::new().mode(0o700).create(&work).at(at, work.display())?;
-    DirBuilder::new().mode(0o755).create(&upper).at(at, upper.display())?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&work)
+        .at(at, work.display())?;
+    DirBuilder::new()
+        .mode(0o755)
+        .create(&upper)
+        .at(at, upper.display())?;
     chown(&upper, Some(plan.uid_base), Some(plan.uid_base)).at(at, upper.display())?;
     let opened = open_folder(&upper).at(at, upper.display())?;
     nodes::make(opened.as_fd(), &plan.upper, plan.uid_base)
@@ -230,7 +235,11 @@ fn listen(host: &Host, id: &str) -> Result<OwnedFd, Error> {
         let listener = UnixListener::bind(&path)?;
         rustix::net::listen(&listener, BACKLOG)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        chown(&path, Some(host.config.server_uid), Some(host.config.server_gid))?;
+        chown(
+            &path,
+            Some(host.config.server_uid),
+            Some(host.config.server_gid),
+        )?;
         Ok(listener.into())
     };
     bind().at(Step::BindSocket, path.display())

@@ -1,10 +1,6 @@
 //! What every worker needs to know, found out once.
 
-use std::{
-    fs,
-    io::Read as _,
-    os::fd::OwnedFd,
-};
+use std::{fs, io::Read as _, os::fd::OwnedFd};
 
 use crate::{
     cgroup::{self, Cgroups},

@@ -70,8 +70,8 @@ impl Pending {
     /// Writes the map and opens the namespace.
     pub(super) fn finish(self) -> Result<OwnedFd, Error> {
         let mut code = [0; 4];
-        let received = sys::socket::receive(self.socket.as_fd(), &mut code)
-            .at(Step::MapIds, self.uid_base)?;
+        let received =
+            sys::socket::receive(self.socket.as_fd(), &mut code).at(Step::MapIds, self.uid_base)?;
         let refusal = match (received.bytes, i32::from_le_bytes(code)) {
             (4, 0) => None,
             (4, code) => Some(io::Error::from_raw_os_error(code)),
@@ -87,6 +87,8 @@ impl Pending {
             fs::write(&path, &map).at(Step::MapIds, path)?;
         }
         let path = format!("{process}/ns/user");
-        fs::File::open(&path).map(OwnedFd::from).at(Step::MapIds, path)
+        fs::File::open(&path)
+            .map(OwnedFd::from)
+            .at(Step::MapIds, path)
     }
 }

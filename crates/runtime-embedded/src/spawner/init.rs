@@ -37,8 +37,15 @@ const ASIDE: i32 = 64;
 /// connection means that the agent has been started.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    Ready { mounts: Duration, identity: Duration },
-    Failed { step: Step, object: String, errno: i32 },
+    Ready {
+        mounts: Duration,
+        identity: Duration,
+    },
+    Failed {
+        step: Step,
+        object: String,
+        errno: i32,
+    },
 }
 
 /// What the child takes along.
@@ -122,7 +129,8 @@ fn set_limits(plan: &Plan) -> Result<(), Error> {
     for limit in plan.resources {
         // Raising needs a capability that not every host's root has.
         let present = getrlimit(limit.resource);
-        let at_most = |wanted: u64, present: Option<u64>| present.map_or(wanted, |max| wanted.min(max));
+        let at_most =
+            |wanted: u64, present: Option<u64>| present.map_or(wanted, |max| wanted.min(max));
         let hard = at_most(limit.hard, present.maximum);
         let wanted = Rlimit {
             current: Some(limit.soft.min(hard)),
@@ -212,8 +220,7 @@ fn place_descriptors(luggage: &Luggage<'_>) -> Result<(OwnedFd, OwnedFd), Error>
 
 /// The agent's arguments and environment, as the kernel takes them.
 fn command(plan: &Plan, files: &AgentFiles) -> Result<(Vec<CString>, Vec<CString>), Error> {
-    let arguments =
-        init_contract::arguments(files.join.len(), files.oom.is_some(), &plan.workdir);
+    let arguments = init_contract::arguments(files.join.len(), files.oom.is_some(), &plan.workdir);
     let texts = |lines: &[String]| -> Result<Vec<CString>, Error> {
         lines
             .iter()

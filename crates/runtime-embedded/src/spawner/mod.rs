@@ -74,12 +74,14 @@ impl Spawner {
     /// The step at which it failed; also what the spawner itself could not do.
     pub fn launch(config: &Config) -> Result<Self, Error> {
         let program = config.spawner.program.display();
-        let example = crate::layout::Layout::of(config)
-            .socket("abcdefghijkmnpqrstuvwxyz23");
+        let example = crate::layout::Layout::of(config).socket("abcdefghijkmnpqrstuvwxyz23");
         if example.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             return Err(io::Error::from(io::ErrorKind::InvalidFilename)).at(
                 Step::LaunchSpawner,
-                format_args!("because the run folder's path is too long for sockets: {}", config.run_dir.display()),
+                format_args!(
+                    "because the run folder's path is too long for sockets: {}",
+                    config.run_dir.display()
+                ),
             );
         }
         let (ours, theirs) = packet_pair().at(Step::LaunchSpawner, &program)?;
@@ -97,7 +99,8 @@ impl Spawner {
         sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(LAUNCH_DEADLINE))
             .at(Step::LaunchSpawner, &program)?;
         let mut buffer = vec![0; REQUEST_BYTES_MAX];
-        let received = sys::socket::receive(&ours, &mut buffer).at(Step::LaunchSpawner, &program)?;
+        let received =
+            sys::socket::receive(&ours, &mut buffer).at(Step::LaunchSpawner, &program)?;
         match serde_json::from_slice(&buffer[..received.bytes]) {
             Ok(Answer::Done) => Ok(Self {
                 socket: ours,
@@ -108,8 +111,9 @@ impl Spawner {
                 let error = sandbox::Error::new(kind_from_text(&kind), message);
                 Err(io::Error::other(error)).at(Step::LaunchSpawner, &program)
             }
-            _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof))
-                .at(Step::LaunchSpawner, &program),
+            _ => {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof)).at(Step::LaunchSpawner, &program)
+            }
         }
     }
 }
@@ -190,13 +194,8 @@ fn detach_from_terminal() -> Result<(), Error> {
     sys::namespace::place_descriptor(&null, 0).at(at, "standard input")?;
     // Fails for the leader of a group, who has no terminal to lose then.
     let _ = rustix::process::setsid();
-    sys::namespace::ignore_signals(&[
-        libc::SIGHUP,
-        libc::SIGINT,
-        libc::SIGTERM,
-        libc::SIGPIPE,
-    ])
-    .at(at, "signals")?;
+    sys::namespace::ignore_signals(&[libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGPIPE])
+        .at(at, "signals")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .at(at, "the reaper of orphans")?;
     sys::namespace::unshare_mount().at(at, "a mount namespace")?;
@@ -208,10 +207,7 @@ fn detach_from_terminal() -> Result<(), Error> {
 }
 
 /// The next request; `None` when the server has gone.
-fn next_request(
-    socket: &OwnedFd,
-    buffer: &mut [u8],
-) -> Result<Option<(Request, OwnedFd)>, Error> {
+fn next_request(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(Request, OwnedFd)>, Error> {
     loop {
         let mut received = match sys::socket::receive(socket, buffer) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
@@ -241,12 +237,7 @@ fn refuse(reply: &OwnedFd, error: &sandbox::Error) {
 }
 
 /// Starts the worker for one request.
-fn dispatch(
-    host: &mut Host,
-    workers: &mut Workers,
-    request: Request,
-    reply: OwnedFd,
-) {
+fn dispatch(host: &mut Host, workers: &mut Workers, request: Request, reply: OwnedFd) {
     let job = match worker::Job::prepare(host, request) {
         Ok(job) => job,
         Err(error) => return refuse(&reply, &error),

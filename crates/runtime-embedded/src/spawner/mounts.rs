@@ -26,8 +26,8 @@ use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2},
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
-        MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
-        fsmount, fsopen, mount, mount_change, move_mount, open_tree, unmount,
+        MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen, mount, mount_change, move_mount, open_tree, unmount,
     },
     process::{fchdir, pivot_root},
 };
@@ -103,8 +103,14 @@ impl Stage {
         let stage = new_tmpfs(&[("mode", "0700")])
             .and_then(|context| detached(&context, MASK_UNTIL_READY))
             .at(at, "the stage")?;
-        move_mount(&stage, "", CWD, folder, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .at(at, folder.display())?;
+        move_mount(
+            &stage,
+            "",
+            CWD,
+            folder,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .at(at, folder.display())?;
         for name in ["data", "root"] {
             mkdirat(&stage, name, STAGE_MODE).at(at, name)?;
         }
@@ -198,7 +204,13 @@ fn clone_flags() -> OpenTreeFlags {
 
 /// Attaches a mount to a directory of the stage.
 fn attach(mount: &OwnedFd, stage: &OwnedFd, name: &str) -> rustix::io::Result<()> {
-    move_mount(mount, "", stage, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    move_mount(
+        mount,
+        "",
+        stage,
+        name,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
 }
 
 /// Attaches a mount to whatever `place` refers to.
@@ -214,8 +226,7 @@ fn attach_to(mount: impl AsFd, place: impl AsFd) -> rustix::io::Result<()> {
 
 /// A place below `root`, found without following a link out of it or at all.
 fn place(root: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let resolve =
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
     openat2(
         root,
         path,
@@ -332,7 +343,9 @@ impl Mask {
         if (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino) {
             Ok(())
         } else {
-            Err(io::Error::other("something else is in the place of the mask"))
+            Err(io::Error::other(
+                "something else is in the place of the mask",
+            ))
         }
     }
 }
@@ -371,7 +384,9 @@ mod tests {
 
     #[test]
     fn the_topmost_layer_comes_first() {
-        assert!(overlay_options(3).starts_with("lowerdir=2:1:0,upperdir=data/upper,workdir=data/work,"));
+        assert!(
+            overlay_options(3).starts_with("lowerdir=2:1:0,upperdir=data/upper,workdir=data/work,")
+        );
         assert!(overlay_options(1).starts_with("lowerdir=0,"));
     }
 

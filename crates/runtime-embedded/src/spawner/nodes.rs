@@ -44,11 +44,8 @@ fn make_one(folder: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
             fsetxattr(&made, OPAQUE, b"y", XattrFlags::CREATE)?;
         }
         NodeKind::File { mode, content } => {
-            let flags = OFlags::WRONLY
-                | OFlags::CREATE
-                | OFlags::EXCL
-                | OFlags::NOFOLLOW
-                | OFlags::CLOEXEC;
+            let flags =
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let made = openat(folder, path, flags, Mode::from_raw_mode(*mode))?;
             File::from(made).write_all(content)?;
         }

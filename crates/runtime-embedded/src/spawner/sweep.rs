@@ -129,7 +129,12 @@ fn links(host: &Host) -> Result<(), Error> {
     }
     // A slot taken meanwhile would look like nobody's.
     let _lock = host.slots.lock()?;
-    let live: Vec<u32> = host.slots.held().into_iter().map(|(slot, ..)| slot).collect();
+    let live: Vec<u32> = host
+        .slots
+        .held()
+        .into_iter()
+        .map(|(slot, ..)| slot)
+        .collect();
     network::reconcile(&host.config.network, &live)
         .map_err(std::io::Error::other)
         .at(Step::DisconnectNetwork, "vanished sandboxes")

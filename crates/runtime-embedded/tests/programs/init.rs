@@ -45,7 +45,9 @@ fn take_watches(mut connection: UnixStream) -> io::Result<()> {
         .collect();
     write!(connection, "{}", taken.len())?;
     connection.shutdown(Shutdown::Both)?;
-    KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(taken);
+    KEPT.lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .extend(taken);
     Ok(())
 }
 

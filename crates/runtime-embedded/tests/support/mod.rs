@@ -60,15 +60,26 @@ impl Place {
         let libraries = "/lib/x86_64-linux-gnu";
         for (source, target) in [
             ("/bin/busybox".to_owned(), "bin/busybox".to_owned()),
-            ("/lib64/ld-linux-x86-64.so.2".to_owned(), "lib64/ld-linux-x86-64.so.2".to_owned()),
-            (format!("{libraries}/libc.so.6"), "lib/x86_64-linux-gnu/libc.so.6".to_owned()),
-            (format!("{libraries}/libgcc_s.so.1"), "lib/x86_64-linux-gnu/libgcc_s.so.1".to_owned()),
+            (
+                "/lib64/ld-linux-x86-64.so.2".to_owned(),
+                "lib64/ld-linux-x86-64.so.2".to_owned(),
+            ),
+            (
+                format!("{libraries}/libc.so.6"),
+                "lib/x86_64-linux-gnu/libc.so.6".to_owned(),
+            ),
+            (
+                format!("{libraries}/libgcc_s.so.1"),
+                "lib/x86_64-linux-gnu/libgcc_s.so.1".to_owned(),
+            ),
         ] {
             let content = fs::read(fs::canonicalize(source).unwrap()).unwrap();
             let mut header = header();
             header.set_size(content.len() as u64);
             header.set_mode(0o755);
-            archive.append_data(&mut header, target, &content[..]).unwrap();
+            archive
+                .append_data(&mut header, target, &content[..])
+                .unwrap();
         }
         append_link(&mut archive, "bin/sh", "busybox");
         // Left by the image; must not be seen, because /tmp is made fresh.
@@ -136,7 +147,11 @@ impl Place {
             }
         }
         for folder in ["state/sandboxes", "state/trash", "run/agents", "host/slots"] {
-            for entry in fs::read_dir(self.path().join(folder)).into_iter().flatten().flatten() {
+            for entry in fs::read_dir(self.path().join(folder))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 if entry.file_name() != "lock" {
                     found.insert(format!("file {}", entry.path().display()));
                 }
@@ -148,8 +163,10 @@ impl Place {
             {
                 found.insert(format!("mount in process {process}"));
             }
-            let inside = fs::read_to_string(format!("/proc/{process}/cgroup"))
-                .is_ok_and(|groups| groups.contains(&sha2_of(self.path().join("host").to_str().unwrap())));
+            let inside =
+                fs::read_to_string(format!("/proc/{process}/cgroup")).is_ok_and(|groups| {
+                    groups.contains(&sha2_of(self.path().join("host").to_str().unwrap()))
+                });
             if inside {
                 found.insert(format!("process {process}"));
             }
@@ -187,7 +204,10 @@ impl Drop for Place {
 fn sha2_of(text: &str) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(text.as_bytes());
-    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// All processes of the host.

@@ -1,0 +1,129 @@
+//! Standard input of background processes.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use agent_protocol::FailureKind;
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+};
+
+use super::{Process, Stdin};
+use crate::{
+    connection::{Connection, Input, Wait},
+    exec::{PIECE_BYTES, poll_until},
+    failure::{Stop, failure, invalid},
+};
+
+/// How long a process may take to read from its standard input.
+const INPUT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Writes the input frames of a request to a process, and closes its standard
+/// input afterwards if asked to.
+pub(super) fn forward(
+    process: &Process,
+    close: bool,
+    connection: &mut Connection,
+) -> Result<(), Stop> {
+    let stdin = std::mem::replace(&mut *process.lock_stdin(), Stdin::Busy);
+    let stdin = match stdin {
+        Stdin::Open(stdin) => stdin,
+        Stdin::Busy => {
+            let message = format!(
+                "another request is writing to background process {}",
+                process.id
+            );
+            return Err(invalid(message).into());
+        }
+        Stdin::Closed => {
+            *process.lock_stdin() = Stdin::Closed;
+            let message = format!(
+                "standard input of background process {} is closed; start it with `stdin`",
+                process.id
+            );
+            return Err(invalid(message).into());
+        }
+    };
+    let result = forward_input(process, &stdin, connection);
+    let is_closed = match &result {
+        Ok(()) => close,
+        Err(Stop::Failed(failure)) => failure.kind == FailureKind::InvalidRequest,
+        Err(Stop::Disconnected(_)) => false,
+    };
+    *process.lock_stdin() = match is_closed {
+        true => Stdin::Closed,
+        false => Stdin::Open(stdin),
+    };
+    result
+}
+
+fn forward_input(
+    process: &Process,
+    stdin: &OwnedFd,
+    connection: &mut Connection,
+) -> Result<(), Stop> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    loop {
+        let count = match connection.next_input(&mut buffer, Wait::No)? {
+            Input::Bytes(count) => count,
+            Input::End => return Ok(()),
+            Input::Later => {
+                wait_input(process, connection)?;
+                continue;
+            }
+        };
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            match rustix::io::write(stdin, rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(Errno::AGAIN) => wait_writable(process, stdin, connection)?,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    let message = format!(
+                        "background process {} does not read its standard input any more: {error}",
+                        process.id
+                    );
+                    return Err(invalid(message).into());
+                }
+            }
+        }
+    }
+}
+
+/// Waits for more input. Without a deadline: a person may be typing.
+fn wait_input(process: &Process, connection: &Connection) -> Result<(), Stop> {
+    let mut polled = [
+        PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::IN | PollFlags::RDHUP),
+        PollFd::from_borrowed_fd(process.child.exit.as_fd(), PollFlags::IN),
+    ];
+    poll_until(&mut polled, None)?;
+    if polled[0].revents().is_empty() && !polled[1].revents().is_empty() {
+        return Err(invalid(format!("background process {} has ended", process.id)).into());
+    }
+    Ok(())
+}
+
+fn wait_writable(process: &Process, stdin: &OwnedFd, connection: &Connection) -> Result<(), Stop> {
+    let deadline = Instant::now() + INPUT_TIMEOUT;
+    let mut polled = [
+        PollFd::new(stdin, PollFlags::OUT),
+        PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::RDHUP),
+    ];
+    poll_until(&mut polled, Some(deadline))?;
+    if !polled[1].revents().is_empty() {
+        return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+    }
+    if polled[0].revents().is_empty() && Instant::now() >= deadline {
+        let message = format!(
+            "background process {} did not read its standard input for {} s",
+            process.id,
+            INPUT_TIMEOUT.as_secs()
+        );
+        return Err(failure(FailureKind::Timeout, message).into());
+    }
+    Ok(())
+}
