@@ -17,6 +17,5 @@ export SANDBOXAI_SERVER_STATE_DIR="$STATE_DIR"
 ca="$(ca_certificates)"
 [ -n "$ca" ] && export SANDBOXAI_SANDBOX_CA_CERTIFICATES="$ca"
 binary=target/release/sandboxai
-as_root env "SANDBOXAI_SERVER_STATE_DIR=$STATE_DIR" "$binary" image ls --json | grep -q '"sandboxai/box' ||
-    as_root env "SANDBOXAI_SERVER_STATE_DIR=$STATE_DIR" ${ca:+"SANDBOXAI_SANDBOX_CA_CERTIFICATES=$ca"} "$binary" image build images/box
+as_root env "SANDBOXAI_SERVER_STATE_DIR=$STATE_DIR" ${ca:+"SANDBOXAI_SANDBOX_CA_CERTIFICATES=$ca"} "$binary" image build images/box
 exec nice -n -10 .venv-bench/bin/python3 bench/bench.py --binary "$binary" "$@"

@@ -17,10 +17,8 @@ settings=("SANDBOXAI_SERVER_STATE_DIR=$STATE_DIR")
 ca="$(ca_certificates)"
 [ -n "$ca" ] && settings+=("SANDBOXAI_SANDBOX_CA_CERTIFICATES=$ca")
 
-if ! as_root env "${settings[@]}" "$binary" image ls --json | grep -q '"sandboxai/box'; then
-    say "building the default image sandboxai/box (once, some minutes)"
-    as_root env "${settings[@]}" "$binary" image build images/box
-fi
+say "the default image sandboxai/box (made once, a few minutes)"
+as_root env "${settings[@]}" "$binary" image build images/box
 
 say "starting the server on a free port"
 address="$(mktemp)"

@@ -167,7 +167,7 @@ class Calls:
             "POST",
             self._at(name, "/tools:list_files"),
             lambda body: _entries(body, path, limit),
-            json=_drop_none({"path": path, "depth": depth, "limit": limit}),
+            json={"path": path, "depth": depth, "limit": limit or FOLDER_ENTRIES_MAX},
         )
 
     def entry(self, name: str, tool: str, body: Mapping[str, Any]) -> Call[FileInfo]:

@@ -215,8 +215,6 @@ impl Connection {
     pub(crate) fn next_request(&mut self) -> io::Result<Received> {
         let mut scrap = [0; 4096];
         loop {
-            // Only between frames may there be nothing.
-            let is_between = self.input_left == 0 && self.header_filled == 0;
             if self.input_left > 0 {
                 let length = scrap.len().min(self.input_left);
                 match self.receive(&mut scrap[..length], Wait::No)? {
@@ -228,7 +226,7 @@ impl Connection {
             let header = match self.next_header(Wait::No) {
                 Ok(Some(header)) => header,
                 Ok(None) => return Ok(Received::Nothing),
-                Err(error) if is_between && error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Ok(Received::Closed);
                 }
                 Err(error) => return Err(error),

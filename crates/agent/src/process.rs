@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use agent_protocol::{Command, Exec, Exit, FailureKind, ProcessInfo, Reply, Signal};
@@ -18,7 +18,7 @@ mod input;
 
 use crate::{
     collector::Source,
-    connection::{Connection, Input, Wait},
+    connection::Connection,
     context::Context,
     exec::{self, PIECE_BYTES, poll_until},
     failure::{Stop, failure, invalid, limit_reached},

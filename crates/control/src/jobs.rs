@@ -189,8 +189,9 @@ pub(crate) async fn destroy(
     attempt: u32,
 ) -> Finished {
     let id = &resident.id;
-    tokio::time::sleep(destroy_delay(attempt)).await;
-    if attempt == 0 {
+    if attempt > 0 {
+        tokio::time::sleep(destroy_delay(attempt)).await;
+    } else {
         // Recorded first: if the server ends now, the next one goes on with it.
         let ending = Change::Ending {
             id: id.clone(),

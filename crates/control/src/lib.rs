@@ -29,8 +29,6 @@ mod simulation;
 mod store;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod timing;
 mod work;
 
 pub use api::*;

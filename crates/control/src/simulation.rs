@@ -31,7 +31,7 @@ const CLIENTS: u64 = 4;
 /// What each client does in one life of the server.
 const OPERATIONS: u32 = 12;
 /// Seeds tried in one run of the test.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 80;
 
 /// Small random numbers, the same for the same seed (xorshift).
 struct Dice(u64);

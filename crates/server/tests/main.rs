@@ -2,7 +2,11 @@
 
 mod program;
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
 
 use program::{IMAGE, Server, command, eventually, sandbox_folder, state_dir, text, told, unique};
 use serde_json::Value;
@@ -316,4 +320,72 @@ fn nothing_answers_without_a_server() {
     for arguments in [&["exec", "box", "true"][..], &["run", "true"]] {
         assert_eq!(run(arguments).2, 125, "{arguments:?}");
     }
+}
+
+#[test]
+fn the_original_clients_way_of_starting_it_works() {
+    use std::os::unix::process::CommandExt as _;
+    let mut child = command(state_dir(), &[]);
+    child
+        .arg0("/somewhere/sandboxaid")
+        .env("SANDBOXAID_PORT", "0")
+        .env("SANDBOXAID_SCOPE", unique("original"))
+        .env("SANDBOXAID_DELETE_ON_SHUTDOWN", "true")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert!(line.starts_with(r#"{"host":"127.0.0.1","port":"#), "{line}");
+    // That client never says that it is gone.
+    drop(stdout);
+    let (_, stderr, code) = told(child.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn ctrl_c_ends_the_command_and_leaves_no_sandbox() {
+    let server = Server::start("ctrl-c", &["--delete-on-shutdown"]);
+    let mut run = server.client(&["run", "--", "sh", "-c", "echo begun; sleep 1000"]);
+    let mut run = run.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(run.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\n", "output comes as it is written");
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert_eq!(server.ok(&["ls", "--json"]), "[]\n");
+    server.stop();
+}
+
+#[test]
+fn running_requests_end_before_the_server_does() {
+    let server = Server::start("grace", &["--delete-on-shutdown"]);
+    server.ok(&["create", "box"]);
+    let script = "echo begun; sleep 1; echo done";
+    let mut exec = server.client(&["exec", "box", "--", "sh", "-c", script]);
+    let mut exec = exec.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(exec.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\n");
+    server.signal(rustix::process::Signal::TERM);
+    line.clear();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "done\n");
+    assert_eq!(exec.wait().unwrap().code(), Some(0));
+    server.stop();
+}
+
+#[test]
+fn the_default_recipe_can_be_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("mine");
+    let written = command(state_dir(), &["image", "recipe"])
+        .arg(&copy)
+        .output();
+    assert_eq!(told(written.unwrap()).2, 0);
+    assert!(copy.join("image.toml").exists());
 }

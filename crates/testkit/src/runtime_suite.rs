@@ -2,7 +2,7 @@
 //!
 //! Run it against each implementation:
 //!
-//! ```ignore
+//! ```text
 //! testkit::check_runtime(&runtime, &spec).await.unwrap();
 //! ```
 

@@ -30,6 +30,7 @@ import base64
 import builtins
 import contextlib
 import fcntl
+import gc
 import getpass
 import importlib
 import importlib.util
@@ -567,7 +568,11 @@ def main(fd):
     try:
         if sys.version_info < (3, 9):
             raise RuntimeError("Python 3.9 or newer is needed, this is " + sys.version.split()[0])
+        # Nothing of what is imported becomes garbage: not looked at now, nor later.
+        gc.disable()
         shell = prepare()
+        gc.freeze()
+        gc.enable()
     except ModuleNotFoundError as error:
         if error.name == "IPython":
             return channel.send(b"m")

@@ -22,6 +22,7 @@
 //! * An interrupt (timeout, request, closed stream) goes to the kernel's whole
 //!   process group, so it also ends commands the cell waits for. Programs that
 //!   are to outlive it need a session of their own (`setsid`) or `&`.
+//! * Top-level `await` uses one event loop, which runs only while a cell awaits.
 //! * A cell that forks ends in the child without a word to the client.
 
 use std::{

@@ -51,6 +51,22 @@ async fn half_made_and_half_removed_sandboxes_are_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sandbox_that_was_just_being_paused_is_not_taken_for_a_lost_one() {
+    let bed = Bed::new().await;
+    bed.create("a").await.unwrap();
+    bed.runtime
+        .behave(|behaviour| behaviour.pause_time = SECOND);
+    let (space, name) = at("a");
+    let pausing = bed.control.pause(&space, &name);
+    timeout(SECOND / 2, pausing).await.unwrap_err();
+    let bed = bed.restart().await;
+    let sandbox = bed.control.get(&space, &name).await.unwrap();
+    assert_eq!(sandbox.state, State::Paused, "it may be frozen");
+    bed.control.resume(&space, &name).await.unwrap();
+    bed.exec("a", "echo").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_ended_meanwhile_is_told_with_what_is_known() {
     let bed = Bed::new().await;
     let [died, lost, stays] = ["died", "lost", "stays"];

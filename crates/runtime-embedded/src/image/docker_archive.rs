@@ -13,10 +13,11 @@ use std::{
 };
 
 use sandbox::Image;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 use super::{
     ImageError,
+    docker_json::{Descriptor, DockerManifest, ImageConfig, OciDocument},
     entry_path::{EntryPath, shown},
     manifest::is_digest,
     source::read_error,
@@ -71,66 +72,6 @@ enum Member {
 pub(super) struct Members {
     spool: File,
     members: BTreeMap<Vec<u8>, Member>,
-}
-
-#[derive(Deserialize)]
-struct DockerManifest {
-    #[serde(rename = "Config")]
-    config: String,
-    #[serde(rename = "RepoTags", default)]
-    tags: Option<Vec<String>>,
-    #[serde(rename = "Layers")]
-    layers: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    #[serde(default)]
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-/// An OCI index or an OCI manifest: the one has `manifests`, the other the rest.
-#[derive(Deserialize)]
-struct OciDocument {
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-    #[serde(default)]
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct ImageConfig {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    config: Option<Execution>,
-    rootfs: RootFs,
-}
-
-#[derive(Default, Deserialize)]
-struct Execution {
-    #[serde(rename = "Env", default)]
-    env: Option<Vec<String>>,
-    #[serde(rename = "WorkingDir", default)]
-    workdir: Option<String>,
-    #[serde(rename = "User", default)]
-    user: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<String>,
 }
 
 impl Members {

@@ -33,7 +33,7 @@ struct Place {
 }
 
 /// More than all attacks of one test can climb.
-const DEPTH: usize = 60;
+const DEPTH: usize = 40;
 
 impl Place {
     fn new() -> Self {
@@ -392,7 +392,7 @@ fn attack() -> impl Strategy<Value = Attack> {
 fn no_sequence_of_entries_changes_anything_outside() {
     let place = RefCell::new(Place::new());
     let mut runner = TestRunner::new(ProptestConfig {
-        cases: 400,
+        cases: 100,
         // Tests leave no files beside the sources.
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -15,16 +15,20 @@
 mod apt_sources;
 mod build;
 mod docker_archive;
+mod docker_json;
 mod entry_path;
 mod error;
 mod import;
 mod manifest;
+mod place;
 mod recipe;
 mod source;
+mod state_file;
 mod step;
 mod store;
 mod tar_stream;
 mod unpack;
+mod unused;
 mod workspace;
 
 #[cfg(test)]

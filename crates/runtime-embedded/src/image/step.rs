@@ -112,7 +112,7 @@ impl Steps<'_> {
             .env("LANG", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .envs(self.environment);
-        self.run(title, "unshare", "util-linux", program, progress)
+        self.run(title, program, progress)
     }
 
     /// Runs a program on the host, in a mount and process namespace of its own.
@@ -131,14 +131,12 @@ impl Steps<'_> {
         }
         let mut program = contained();
         program.args(["--mount-proc", name]).args(arguments);
-        self.run(title, "unshare", "util-linux", program, progress)
+        self.run(title, program, progress)
     }
 
     fn run(
         &mut self,
         title: &str,
-        name: &'static str,
-        package: &'static str,
         mut program: Command,
         progress: &dyn Progress,
     ) -> Result<(), ImageError> {
@@ -160,7 +158,7 @@ impl Steps<'_> {
             .stdout(Stdio::from(log.try_clone().map_err(output)?))
             .stderr(Stdio::from(log.try_clone().map_err(output)?))
             .status()
-            .map_err(|source| missing_or(name, package, source))?;
+            .map_err(|source| missing_or("setpriv", "util-linux", source))?;
         if !status.success() {
             return Err(ImageError::BuildStep {
                 step: title,
@@ -173,21 +171,20 @@ impl Steps<'_> {
     }
 }
 
-/// A command that ends with all its descendants, at the latest after the timeout.
+/// A command in namespaces of its own. It ends with all its descendants after the
+/// timeout at the latest, and when we end: the chain of death signals goes from
+/// us to `timeout`, to `unshare`, and to the first process of the namespace.
 fn contained() -> Command {
-    let mut program = Command::new("timeout");
-    program.args([
+    let mut program = Command::new("setpriv");
+    program.args(["--pdeathsig", "KILL", "timeout"]).args([
         // So that an interrupt from the terminal reaches the step too.
         "--foreground",
         "--kill-after=10",
         &STEP_TIMEOUT_S.to_string(),
-        "unshare",
-        "--mount",
-        "--propagation=private",
-        "--pid",
-        "--fork",
-        "--kill-child",
     ]);
+    program.args(["setpriv", "--pdeathsig", "KILL", "unshare"]);
+    program.args(["--mount", "--propagation=private"]);
+    program.args(["--pid", "--fork", "--kill-child"]);
     program
 }
 

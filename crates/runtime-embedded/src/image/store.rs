@@ -15,7 +15,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -31,6 +31,7 @@ use sandbox::Image;
 use super::{
     ImageError, ImageRecord,
     manifest::{Config, Manifest, is_digest},
+    state_file::{file_names, read_bounded, write_whole},
     unpack::Limits,
     workspace::{self, Workspace},
 };
@@ -42,14 +43,12 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Shortest beginning of a digest that names an image.
 const DIGEST_CHARS_MIN: usize = 12;
-/// Largest file that the store reads back whole, bytes.
-const STATE_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The images of one state folder. Several processes may use it at once.
 #[derive(Debug)]
 pub struct Store {
-    root: PathBuf,
-    sandboxes: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) sandboxes: PathBuf,
     pub(super) limits: Limits,
 }
 
@@ -346,7 +345,7 @@ impl Store {
         )
     }
 
-    fn manifest(&self, digest: &str) -> Result<Manifest, ImageError> {
+    pub(super) fn manifest(&self, digest: &str) -> Result<Manifest, ImageError> {
         let path = self.manifest_path(digest);
         let text = read_bounded(&path).map_err(ImageError::store("read", &path))?;
         serde_json::from_slice(&text).map_err(|error| ImageError::Damaged {
@@ -356,7 +355,7 @@ impl Store {
     }
 
     /// Digests of all images.
-    fn manifests(&self) -> Result<Vec<String>, ImageError> {
+    pub(super) fn manifests(&self) -> Result<Vec<String>, ImageError> {
         let mut digests: Vec<String> = file_names(&self.root.join("manifests"))?
             .into_iter()
             .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
@@ -376,51 +375,6 @@ impl Store {
         }
     }
 
-    /// Moves layers that no image and no sandbox mentions into the workspace.
-    fn set_unused_layers_aside(&self, workspace: &Workspace) -> Result<(), ImageError> {
-        let mut used = BTreeSet::new();
-        for digest in self.manifests()? {
-            let layers = self.manifest(&digest)?.config.layers;
-            used.extend(layers.into_iter().map(|layer| layer.digest));
-        }
-        let layers = self.root.join("layers");
-        let unused: Vec<String> = file_names(&layers)?
-            .into_iter()
-            .filter(|name| !used.contains(name))
-            .collect();
-        if unused.is_empty() {
-            return Ok(());
-        }
-        // A sandbox without a readable record may use any layer: collect later.
-        let Some(records) = self.sandbox_records()? else {
-            return Ok(());
-        };
-        for name in unused {
-            if !records.iter().any(|record| record.contains(&name)) {
-                let path = layers.join(&name);
-                std::fs::rename(&path, workspace.path(&format!("unused-{name}")))
-                    .map_err(ImageError::store("set the layer aside", path))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What sandboxes have written down about themselves, or none when one of
-    /// them has not. Searched as text: a layer's digest is found in any schema.
-    fn sandbox_records(&self) -> Result<Option<Vec<String>>, ImageError> {
-        if !self.sandboxes.exists() {
-            return Ok(Some(Vec::new()));
-        }
-        let mut records = Vec::new();
-        for name in file_names(&self.sandboxes)? {
-            match read_bounded(&self.sandboxes.join(name).join("record.json")) {
-                Ok(bytes) => records.push(String::from_utf8_lossy(&bytes).into_owned()),
-                Err(_) => return Ok(None),
-            }
-        }
-        Ok(Some(records))
-    }
-
     fn layer_path(&self, digest: &str) -> PathBuf {
         self.root.join("layers").join(digest)
     }
@@ -434,38 +388,6 @@ impl Store {
 fn full_name(image: &Image) -> String {
     let (repository, tag) = image.parts();
     format!("{repository}:{tag}")
-}
-
-/// Names of the files in a folder; those that are not text are none of ours.
-fn file_names(folder: &Path) -> Result<Vec<String>, ImageError> {
-    std::fs::read_dir(folder)
-        .and_then(|entries| {
-            entries
-                .map(|entry| Ok(entry?.file_name().into_string().ok()))
-                .filter_map(Result::transpose)
-                .collect()
-        })
-        .map_err(ImageError::store("list the folder", folder))
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(STATE_FILE_BYTES_MAX)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Writes the file so that it is there whole or not at all.
-fn write_whole(temporary: &Path, path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
-    File::create(temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::rename(temporary, path))
-        .map_err(ImageError::store("write", path))
 }
 
 fn pause(duration: Duration) {

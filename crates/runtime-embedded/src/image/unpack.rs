@@ -14,19 +14,21 @@
 
 use std::{
     io::{Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
 };
 
 use rustix::{
-    fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-    },
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
 
 use super::{
     ImageError,
-    entry_path::{EntryPath, PATH_BYTES_MAX, refused, shown},
+    entry_path::{EntryPath, PATH_BYTES_MAX, refused},
+    place::{
+        Existing, errno_of, existing, failed, make_room, open_beneath, parent_error, resolve,
+        set_opaque,
+    },
     source::read_error,
     tar_stream::{Entry, EntryKind, TarStream},
 };
@@ -70,10 +72,6 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Names that AUFS keeps for itself.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
-
 /// Writes one layer.
 #[derive(Debug)]
 pub(super) struct Unpacker {
@@ -81,15 +79,6 @@ pub(super) struct Unpacker {
     limits: Limits,
     totals: Totals,
     buffer: Vec<u8>,
-}
-
-/// What already has the name of a new entry.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Existing {
-    Nothing,
-    Folder,
-    Whiteout,
-    Other,
 }
 
 impl Unpacker {
@@ -163,18 +152,18 @@ impl Unpacker {
                 }
                 let parent = self.vacant(&path, entry)?;
                 rustix::fs::symlinkat(entry.link.as_slice(), &parent, name)
-                    .map_err(unpack("create the symbolic link", entry))?;
+                    .map_err(failed("create the symbolic link", entry))?;
                 self.own_without_following(&parent, name, entry)
             }
             EntryKind::HardLink => self.write_hard_link(&path, entry),
             EntryKind::Fifo => {
                 let parent = self.vacant(&path, entry)?;
                 rustix::fs::mknodat(&parent, name, FileType::Fifo, Mode::RUSR, 0)
-                    .map_err(unpack("create the fifo", entry))?;
+                    .map_err(failed("create the fifo", entry))?;
                 self.own_without_following(&parent, name, entry)?;
                 // Follows links, but this is the fifo made above: nobody else writes here.
                 rustix::fs::chmodat(&parent, name, mode(entry), AtFlags::empty())
-                    .map_err(unpack("set the mode", entry))
+                    .map_err(failed("set the mode", entry))
             }
             EntryKind::Device {
                 character: true,
@@ -196,7 +185,7 @@ impl Unpacker {
         let root = self
             .root
             .try_clone()
-            .map_err(|error| unpack("open the root", entry)(errno_of(&error)))?;
+            .map_err(|error| failed("open the root", entry)(errno_of(&error)))?;
         self.own(&root, entry)
     }
 
@@ -207,7 +196,7 @@ impl Unpacker {
         if existing != Existing::Folder {
             make_room(&parent, name, existing, entry)?;
             rustix::fs::mkdirat(&parent, name, Mode::RWXU)
-                .map_err(unpack("create the folder", entry))?;
+                .map_err(failed("create the folder", entry))?;
         }
         let folder = open_beneath(&parent, name, entry)?;
         if existing == Existing::Whiteout {
@@ -230,7 +219,7 @@ impl Unpacker {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::RUSR | Mode::WUSR,
         )
-        .map_err(unpack("create the file", entry))?;
+        .map_err(failed("create the file", entry))?;
         let mut file = std::fs::File::from(file);
         let mut left = entry.size;
         let mut content = stream.content();
@@ -240,13 +229,13 @@ impl Unpacker {
                 return Err(ImageError::Truncated("inside a file"));
             }
             file.write_all(&self.buffer[..count])
-                .map_err(|error| unpack("write the file", entry)(errno_of(&error)))?;
+                .map_err(|error| failed("write the file", entry)(errno_of(&error)))?;
             left = left.saturating_sub(count as u64);
         }
         self.totals.bytes += entry.size;
         let file = OwnedFd::from(file);
         self.own(&file, entry)?;
-        rustix::fs::futimens(&file, &times(entry)).map_err(unpack("set the time", entry))
+        rustix::fs::futimens(&file, &times(entry)).map_err(failed("set the time", entry))
     }
 
     fn write_hard_link(&mut self, path: &EntryPath, entry: &Entry) -> Result<(), ImageError> {
@@ -261,7 +250,7 @@ impl Unpacker {
             target.name.as_slice(),
             AtFlags::SYMLINK_NOFOLLOW,
         )
-        .map_err(unpack("find the target of the hard link", entry))?;
+        .map_err(failed("find the target of the hard link", entry))?;
         if !matches!(
             FileType::from_raw_mode(found.st_mode),
             FileType::RegularFile | FileType::Symlink
@@ -280,7 +269,7 @@ impl Unpacker {
             path.name.as_slice(),
             AtFlags::empty(),
         )
-        .map_err(unpack("create the hard link", entry))
+        .map_err(failed("create the hard link", entry))
     }
 
     /// Hides `name` of lower layers. What this layer itself has under that name stays.
@@ -292,7 +281,7 @@ impl Unpacker {
         match existing(&parent, name, entry)? {
             Existing::Nothing => {
                 rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0)
-                    .map_err(unpack("create the whiteout", entry))
+                    .map_err(failed("create the whiteout", entry))
             }
             Existing::Folder => set_opaque(&open_beneath(&parent, name, entry)?, entry),
             Existing::Whiteout | Existing::Other => Ok(()),
@@ -317,12 +306,12 @@ impl Unpacker {
         let mut folder = self
             .root
             .try_clone()
-            .map_err(|error| unpack("open the root", entry)(errno_of(&error)))?;
+            .map_err(|error| failed("open the root", entry)(errno_of(&error)))?;
         for component in path.parent.split(|byte| *byte == b'/') {
             if existing(&folder, component, entry)? == Existing::Nothing {
                 let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
                 rustix::fs::mkdirat(&folder, component, mode)
-                    .map_err(unpack("create the folder above", entry))?;
+                    .map_err(failed("create the folder above", entry))?;
             }
             folder = open_beneath(&folder, component, entry)?;
         }
@@ -332,9 +321,9 @@ impl Unpacker {
     /// Sets owner, mode and attributes of an open file or folder.
     fn own(&mut self, file: &OwnedFd, entry: &Entry) -> Result<(), ImageError> {
         let (uid, gid) = self.owner(entry);
-        rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(unpack("set the owner", entry))?;
+        rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(failed("set the owner", entry))?;
         // After the owner: changing that clears the set-user-ID bit.
-        rustix::fs::fchmod(file, mode(entry)).map_err(unpack("set the mode", entry))?;
+        rustix::fs::fchmod(file, mode(entry)).map_err(failed("set the mode", entry))?;
         for (name, value) in &entry.attributes {
             // `user.overlay.` steers overlayfs mounts of unprivileged users.
             if !name.starts_with(b"user.") || name.starts_with(b"user.overlay.") {
@@ -342,7 +331,7 @@ impl Unpacker {
                 continue;
             }
             rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())
-                .map_err(unpack("set an extended attribute", entry))?;
+                .map_err(failed("set an extended attribute", entry))?;
         }
         Ok(())
     }
@@ -361,9 +350,9 @@ impl Unpacker {
             Some(gid),
             AtFlags::SYMLINK_NOFOLLOW,
         )
-        .map_err(unpack("set the owner", entry))?;
+        .map_err(failed("set the owner", entry))?;
         rustix::fs::utimensat(parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(unpack("set the time", entry))
+            .map_err(failed("set the time", entry))
     }
 
     fn owner(&mut self, entry: &Entry) -> (Uid, Gid) {
@@ -381,78 +370,6 @@ impl Unpacker {
     }
 }
 
-/// Opens the folder `path` below `from`; an empty path is `from` itself.
-fn resolve(from: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    rustix::fs::openat2(
-        from,
-        path,
-        FOLDER,
-        Mode::empty(),
-        ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV,
-    )
-}
-
-fn open_beneath(from: &OwnedFd, path: &[u8], entry: &Entry) -> Result<OwnedFd, ImageError> {
-    resolve(from, path).map_err(|errno| parent_error(errno, entry))
-}
-
-fn parent_error(errno: Errno, entry: &Entry) -> ImageError {
-    match errno {
-        Errno::LOOP => refused(&entry.path, "it goes through a symbolic link"),
-        Errno::NOTDIR => refused(
-            &entry.path,
-            "it goes through something that is not a folder",
-        ),
-        errno => unpack("open the folder", entry)(errno),
-    }
-}
-
-fn existing(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<Existing, ImageError> {
-    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) => Ok(match FileType::from_raw_mode(found.st_mode) {
-            FileType::Directory => Existing::Folder,
-            FileType::CharacterDevice if found.st_rdev == 0 => Existing::Whiteout,
-            _ => Existing::Other,
-        }),
-        Err(Errno::NOENT) => Ok(Existing::Nothing),
-        Err(errno) => Err(unpack("look at the place", entry)(errno)),
-    }
-}
-
-fn make_room(
-    parent: &OwnedFd,
-    name: &[u8],
-    existing: Existing,
-    entry: &Entry,
-) -> Result<(), ImageError> {
-    let flags = match existing {
-        Existing::Nothing => return Ok(()),
-        Existing::Folder => AtFlags::REMOVEDIR,
-        Existing::Whiteout | Existing::Other => AtFlags::empty(),
-    };
-    rustix::fs::unlinkat(parent, name, flags).map_err(|errno| match errno {
-        Errno::NOTEMPTY => refused(
-            &entry.path,
-            "it replaces a folder of the same archive that is not empty",
-        ),
-        errno => unpack("replace the earlier entry", entry)(errno),
-    })
-}
-
-fn set_opaque(folder: &OwnedFd, entry: &Entry) -> Result<(), ImageError> {
-    rustix::fs::fsetxattr(
-        folder.as_fd(),
-        "trusted.overlay.opaque",
-        b"y",
-        XattrFlags::empty(),
-    )
-    .map_err(unpack("mark the folder as opaque", entry))
-}
-
 fn mode(entry: &Entry) -> Mode {
     Mode::from_raw_mode(entry.mode & 0o7777)
 }
@@ -465,19 +382,6 @@ fn times(entry: &Entry) -> Timestamps {
     Timestamps {
         last_access: time,
         last_modification: time,
-    }
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
-}
-
-fn unpack(step: &'static str, entry: &Entry) -> impl FnOnce(Errno) -> ImageError {
-    let entry = shown(&entry.path);
-    move |source| ImageError::Unpack {
-        step,
-        entry,
-        source,
     }
 }
 

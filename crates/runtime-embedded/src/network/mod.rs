@@ -221,6 +221,14 @@ pub fn reconcile(config: &NetworkConfig, live_slots: &[u32]) -> Result<(), Netwo
     Ok(())
 }
 
+/// Name and slot of every sandbox's link on this host; empty where they cannot be listed.
+pub(crate) fn links() -> Vec<(String, u32)> {
+    let links = link::list().unwrap_or_default().into_iter();
+    links
+        .map(|found| (plan::link_name(found.slot), found.slot))
+        .collect()
+}
+
 /// Deletes the firewall's table, unless a sandbox on this host still uses it.
 /// Forwarding stays on, because others may have come to rely on it.
 ///

@@ -48,6 +48,17 @@ pub(super) enum Report {
     },
 }
 
+impl Report {
+    /// What has failed, as far as it can be sent.
+    pub(super) fn failed(error: &Error) -> Self {
+        Self::Failed {
+            step: error.step,
+            object: error.object.clone(),
+            errno: error.source.raw_os_error().unwrap_or(libc::EIO),
+        }
+    }
+}
+
 /// What the child takes along.
 #[derive(Debug)]
 pub(super) struct Luggage<'a> {
@@ -68,17 +79,12 @@ pub(super) struct Luggage<'a> {
 /// Becomes the agent, or says why not and ends.
 pub(super) fn run(luggage: &Luggage<'_>) -> ! {
     let Err(error) = become_agent(luggage);
-    let report = Report::Failed {
-        step: error.step,
-        object: error.object,
-        errno: error.source.raw_os_error().unwrap_or(libc::EIO),
-    };
     // A worker that is gone needs no report; the sandbox is swept then.
-    let _ = send(luggage.socket, &report);
+    let _ = send(luggage.socket, &Report::failed(&error));
     sys::namespace::exit_now(1)
 }
 
-fn send(socket: impl AsFd, report: &Report) -> io::Result<()> {
+pub(super) fn send(socket: impl AsFd, report: &Report) -> io::Result<()> {
     let message = serde_json::to_vec(report).expect("strings and numbers always serialize");
     sys::socket::send(socket, &message, &[]).map(|_| ())
 }
@@ -110,14 +116,7 @@ fn become_agent(luggage: &Luggage<'_>) -> Result<Infallible, Error> {
                 .at(Step::ExecuteAgent, "from memory")
         });
     failed.inspect_err(|error| {
-        let _ = send(
-            &socket,
-            &Report::Failed {
-                step: error.step,
-                object: error.object.clone(),
-                errno: error.source.raw_os_error().unwrap_or(libc::EIO),
-            },
-        );
+        let _ = send(&socket, &Report::failed(error));
         sys::namespace::exit_now(1)
     })
 }

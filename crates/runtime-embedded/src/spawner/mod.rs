@@ -12,6 +12,7 @@ mod id_map;
 mod init;
 mod mounts;
 mod nodes;
+mod probe;
 mod sweep;
 mod teardown;
 mod worker;
@@ -39,6 +40,7 @@ use crate::{
 };
 use host::Host;
 
+pub(crate) use probe::{Probe, probe};
 pub(crate) use teardown::DESTROY_DEADLINE;
 pub(crate) use worker::CREATE_DEADLINE;
 

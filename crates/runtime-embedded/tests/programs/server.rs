@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    // Kept until the end: dropping it is the server's end to the spawner.
+    let _embedded = runtime.block_on(async {
         let embedded = Embedded::start(config, spawner).await?;
         let spec = Spec {
             image: "test/box".parse()?,
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for id in ids {
             embedded.create(&id.parse()?, &spec).await?;
         }
-        Ok::<(), sandbox::Error>(())
+        Ok::<Embedded, sandbox::Error>(embedded)
     })?;
     writeln!(io::stdout(), "ready")?;
     io::stdin().read_to_end(&mut Vec::new())?;

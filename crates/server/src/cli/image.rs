@@ -15,7 +15,7 @@ use rustix::process::geteuid;
 use sandbox::Image as ImageName;
 use serde_json::json;
 
-use super::{Context, output};
+use super::{Context, output, recipe};
 use crate::{config::parse::size_text, exit_code::ExitCode, failure::Failure};
 
 /// Arguments of `image`.
@@ -31,15 +31,20 @@ enum Action {
     Ls,
     /// Make an image from a recipe
     Build {
-        /// Folder with `image.toml`
-        #[arg(default_value = "images/box", value_name = "FOLDER")]
-        recipe: PathBuf,
+        /// Folder with `image.toml` [default: the recipe of sandboxai/box that this program carries]
+        #[arg(value_name = "FOLDER")]
+        recipe: Option<PathBuf>,
         /// Name of the image [default: the recipe's]
         #[arg(long, value_name = "IMAGE", value_parser = name)]
         name: Option<ImageName>,
         /// Do not use what earlier builds kept
         #[arg(long)]
         no_cache: bool,
+    },
+    /// Write the recipe of the default image to a folder, to make another of it
+    Recipe {
+        /// The folder; made if need be
+        folder: PathBuf,
     },
     /// Take an image from a root file system or a `docker save` archive
     Import {
@@ -62,6 +67,10 @@ fn name(text: &str) -> Result<ImageName, String> {
 }
 
 pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure> {
+    if let Action::Recipe { folder } = &image.action {
+        recipe::write_to(folder)?;
+        return Ok(ExitCode::Ok);
+    }
     let config = context.config()?;
     if !geteuid().is_root() {
         return Err(
@@ -70,6 +79,8 @@ pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure>
     }
     let store = Store::open(&config.server.state_dir).map_err(failure)?;
     match image.action {
+        // Written above: that needs neither root nor a store.
+        Action::Recipe { .. } => {}
         Action::Ls => list(context, &store)?,
         Action::Build {
             recipe,
@@ -83,17 +94,18 @@ pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure>
                 environment: context.environment.for_builds(),
             };
             let progress = Steps::new();
-            let made = store.build(&recipe, &options, &progress).map_err(failure)?;
+            let made = match recipe {
+                Some(folder) => store.build(&folder, &options, &progress),
+                None => store.build(recipe::Unpacked::new()?.path(), &options, &progress),
+            };
             progress.finish();
-            show(context, &made)?;
+            show(context, &made.map_err(failure)?)?;
         }
         Action::Import { archive, name } => {
             let progress = Steps::new();
-            let made = store
-                .import(&mut *open(&archive)?, name.as_ref(), &progress)
-                .map_err(failure)?;
+            let made = store.import(&mut *open(&archive)?, name.as_ref(), &progress);
             progress.finish();
-            show(context, &made)?;
+            show(context, &made.map_err(failure)?)?;
         }
         Action::Rm { names } => {
             for name in &names {

@@ -78,6 +78,11 @@ pub fn document() -> String {
             key.variable(),
         );
     }
+    let _ = write!(
+        text,
+        "\n## Exit codes\n\n```text\n{}\n```\n",
+        crate::exit_code::HELP
+    );
     text
 }
 

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// The image of the tests.
 pub(crate) const IMAGE: &str = "test/busybox";
 
-/// A state folder with the test image, shared by all tests of this process.
+/// A state folder with the test image, shared by all tests.
 pub(crate) fn state_dir() -> &'static Path {
     static STATE: OnceLock<PathBuf> = OnceLock::new();
     STATE.get_or_init(|| {
@@ -34,6 +34,9 @@ pub(crate) fn state_dir() -> &'static Path {
         );
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("state");
         fs::create_dir_all(&folder).unwrap();
+        // Each test may run in a process of its own.
+        let lock = fs::File::create(folder.join("lock")).unwrap();
+        lock.lock().unwrap();
         let archive = folder.join("busybox.tar");
         root_file_system(&folder.join("rootfs"), &archive);
         let state = folder.join("state");

@@ -1,5 +1,9 @@
 use super::*;
-use std::{io::Read, os::fd::AsFd};
+use std::{
+    ffi::CStr,
+    io::Read,
+    os::fd::{AsFd, AsRawFd},
+};
 
 /// What `/bin/sh -c script` prints, with `setup` applied.
 fn shell(script: &CStr, setup: impl FnOnce(&mut Program<'_>)) -> (String, Ended) {

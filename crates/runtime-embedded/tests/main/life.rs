@@ -204,7 +204,6 @@ async fn ephemeral_sandboxes_of_a_killed_spawner_are_swept_by_the_next() {
         .into_iter()
         .filter(|pid| parent(*pid) == Some(server.id()))
         .collect();
-    println!("{spawners:?} of {}", server.id());
     for pid in spawners {
         kill(pid);
     }
