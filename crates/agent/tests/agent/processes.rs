@@ -144,7 +144,9 @@ fn signals_reach_the_whole_group_until_it_has_ended() {
     let mut sleep = String::new();
     eventually("it has begun", || {
         sleep = String::from_utf8(output(&agent, info.process, false).0).unwrap();
-        !sleep.is_empty()
+        let comm = std::fs::read_to_string(format!("/proc/{}/comm", sleep.trim()));
+        // Not before: a shell's child that is not `sleep` yet may lose the signal.
+        comm.is_ok_and(|name| name == "sleep\n")
     });
     let signal = Request::Signal {
         process: info.process,

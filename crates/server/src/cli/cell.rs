@@ -49,7 +49,12 @@ pub(super) async fn main(context: &Context, cell: Cell) -> Result<ExitCode, Fail
             return Ok(result);
         }
         let target = client.sandbox(&cell.name, "/tools:stream_ipython_cell");
-        stream::print(target.events(Some(&body)).await?, to).await
+        let events = target.events(Some(&body)).await?;
+        if to.color {
+            stream::print(events, to).await
+        } else {
+            stream::print_plain(events, to).await
+        }
     };
     tokio::select! {
         result = running => Ok(code_of(&result?, to.json)),

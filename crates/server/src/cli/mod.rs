@@ -12,6 +12,7 @@ mod image;
 mod logs;
 mod ls;
 mod output;
+mod plain;
 mod recipe;
 mod rm;
 mod run;

@@ -13,7 +13,7 @@ pub(super) struct Output {
     /// JSON instead of text.
     pub(super) json: bool,
     /// Standard output is a terminal that wants colour.
-    color: bool,
+    pub(super) color: bool,
 }
 
 impl Output {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     client::Events,
     output::{self, Output},
+    plain::Plain,
     sse::Event,
 };
 use crate::{exit_code::ExitCode, failure::Failure};
@@ -62,9 +63,29 @@ pub(super) async fn print(mut events: Events, to: Output) -> Result<Value, Failu
             Piece::Other => {}
         }
     }
-    Err(Failure::general(
-        "the output ended without a result; the server may have been stopped",
-    ))
+    Err(unfinished())
+}
+
+/// As [`print`], without the colours that IPython always gives its tracebacks.
+pub(super) async fn print_plain(mut events: Events, to: Output) -> Result<Value, Failure> {
+    let (mut stdout, mut stderr) = (Plain::default(), Plain::default());
+    while let Some(event) = events.next().await {
+        match understand(&event?)? {
+            Piece::Stdout(bytes) => to.bytes(&stdout.push(&bytes))?,
+            Piece::Stderr(bytes) => output::error_bytes(&stderr.push(&bytes)),
+            Piece::End(result) => {
+                to.bytes(&stdout.rest())?;
+                output::error_bytes(&stderr.rest());
+                return Ok(result);
+            }
+            Piece::Other => {}
+        }
+    }
+    Err(unfinished())
+}
+
+fn unfinished() -> Failure {
+    Failure::general("the output ended without a result; the server may have been stopped")
 }
 
 /// The exit code that a result tells.

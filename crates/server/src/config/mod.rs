@@ -1,7 +1,7 @@
 //! Configuration: one file, the environment and flags, from weak to strong.
 //!
-//! [`table`] lists every key. [`raw`] reads the sources and knows only names,
-//! [`check`] turns texts into typed values, [`explain`] shows the result. No
+//! [`table`] lists every key. `raw` reads the sources and knows only names,
+//! `check` turns texts into typed values, [`explain`] shows the result. No
 //! other part of the program reads the environment.
 
 mod check;
