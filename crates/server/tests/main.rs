@@ -158,7 +158,7 @@ fn sandboxes_outlive_a_killed_server() {
     assert!(server.ok(&["ls"]).contains("running"));
     server.stop();
     // Also a server that was stopped in good order leaves them running.
-    let server = Server::start("crash", &[]);
+    let server = Server::start("crash", &["--delete-on-shutdown"]);
     server.ok(&["exec", "box", "--", "kill", "-0", &process]);
     let folder = sandbox_folder(&server.uid("box"));
     server.ok(&["rm", "box"]);
@@ -202,7 +202,17 @@ fn a_second_server_of_a_scope_is_refused() {
         "{stderr}"
     );
     let port = server.port.to_string();
-    let taken = command(state_dir(), &["serve", "--port", &port, "--scope", "other"]);
+    let taken = command(
+        state_dir(),
+        &[
+            "serve",
+            "--port",
+            &port,
+            "--scope",
+            "other",
+            "--delete-on-shutdown",
+        ],
+    );
     let (_, stderr, code) = told({ taken }.output().unwrap());
     assert!(
         code == 1 && stderr.contains("another program has the port"),
