@@ -24,13 +24,14 @@ import http.client
 import json
 import os
 import platform
+import re
 import shutil
+import socket
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "sandboxai/box"
@@ -42,8 +43,6 @@ class Api:
     def __init__(self, host: str, port: int) -> None:
         self.connection = http.client.HTTPConnection(host, port, timeout=120)
         self.connection.connect()
-        import socket
-
         self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.timing: Dict[str, float] = {}
 
@@ -172,28 +171,35 @@ def ipykernel() -> float:
     return took
 
 
-def memory(bench: Bench) -> Dict[str, float]:
-    """Resident size of the idle server, and PSS of an idle sandbox without a kernel, MiB."""
-    import re
+def sandbox_pss_kib() -> int:
+    """PSS of all processes of all sandboxes; their user ids begin at one million."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            uid = re.search(r"^Uid:\t(\d+)", status.read_text(), re.M)
+            if uid and int(uid.group(1)) >= 1_000_000:
+                rollup = (status.parent / "smaps_rollup").read_text()
+                total += sum(int(pss) for pss in re.findall(r"^Pss:\s+(\d+)", rollup, re.M))
+        except OSError:
+            continue  # it has ended
+    return total
 
+
+def memory(bench: Bench) -> Dict[str, float]:
+    """Resident size of the idle server, and PSS of an idle sandbox without a kernel (all its processes), MiB."""
+    before = sandbox_pss_kib()
     boxes = [bench.api.call("POST", "/spaces/default/sandboxes", {"spec": {}}, 201) for _ in range(10)]
     for box in boxes:
         bench.api.call("POST", f"/spaces/default/sandboxes/{box['name']}/tools:run_shell_command", {"command": "true"})
-    pss: List[float] = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = status.read_text()
-            uid = int(re.search(r"^Uid:\t(\d+)", text, re.M).group(1))  # type: ignore[union-attr]
-            if uid >= 1_000_000 and "agent" in text.splitlines()[0]:
-                rollup = (status.parent / "smaps_rollup").read_text()
-                pss.append(int(re.search(r"^Pss:\s+(\d+)", rollup, re.M).group(1)) / 1024)  # type: ignore[union-attr]
-        except (OSError, AttributeError):
-            continue
-    text = Path(f"/proc/{bench.server.pid}/status").read_text()
-    rss = int(re.search(r"^VmRSS:\s+(\d+)", text, re.M).group(1)) / 1024  # type: ignore[union-attr]
+    pss = (sandbox_pss_kib() - before) / 1024 / len(boxes)
     for box in boxes:
         bench.api.call("DELETE", f"/spaces/default/sandboxes/{box['name']}", expect=204)
-    return {"server_rss_mib": round(rss, 1), "idle_sandbox_pss_mib": round(statistics.median(pss), 2) if pss else -1.0}
+    status = Path(f"/proc/{bench.server.pid}/status").read_text()
+    resident = re.search(r"^VmRSS:\s+(\d+)", status, re.M)
+    return {
+        "server_rss_mib": round(int(resident.group(1)) / 1024, 1) if resident else -1.0,
+        "idle_sandbox_pss_mib": round(pss, 2),
+    }
 
 
 def rows(bench: Bench, peers: List[str]) -> List[Tuple[str, Callable[[], float], int]]:

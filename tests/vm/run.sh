@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs the program on a stock Debian kernel in a virtual machine: control groups
 # of the second version, an ext4 disk, nftables, nothing else installed. What is
-# checked is in guest.sh. Without hardware virtualization it is emulated, which
-# is slow but works everywhere.
+# checked is in guest.sh. The machine is emulated, which is slow but works everywhere.
 #
 #   tests/vm/run.sh [SUITE…]    suites whose kernel to use; default: bookworm
 #
 #   SANDBOXAI_BINARY            the program to test; default: target/debug/sandboxai, built first
 #   SANDBOXAI_SERVER_STATE_DIR  if it holds the image sandboxai/box, Python is checked too
+#   VM_ACCELERATOR              kvm, where that works; default: tcg, emulation
 #   VM_CMDLINE                  more words for the kernel's command line
 #
 # Needs root and x86_64. Everything made lies in target/vm, where the packages'
@@ -142,7 +142,7 @@ run_suite() {
     [ -e "$disks/images.img" ] && images=(-drive "file=$disks/images.img,format=raw,if=virtio,cache=unsafe")
     say "running the guest; its console is kept in ${console#"$PWD"/}"
     timeout --foreground "$LIMIT_SECONDS" qemu-system-x86_64 \
-        -accel kvm -accel tcg,thread=multi -cpu max -smp 2 -m "$MEMORY_MIB" \
+        -accel "${VM_ACCELERATOR:-tcg}" -cpu max -smp 2 -m "$MEMORY_MIB" \
         -nodefaults -no-user-config -no-reboot -display none -serial stdio -nic none \
         -kernel "$kernel/boot/vmlinuz-$release" -initrd "$disks/initramfs.gz" \
         -append "console=ttyS0 quiet panic=-1 ${VM_CMDLINE:-}" \

@@ -6,9 +6,9 @@
 //! * **arguments** `agent --listen-fd 3 [--cgroup-fd N]… [--oom-fd M] --workdir DIR`
 //! * **descriptors** 0, 1 and 2: the sandbox's `/dev/null`; [`LISTEN_FD`]: a
 //!   listening Unix stream socket that only the server can connect to; each
-//!   `--cgroup-fd`: a `cgroup.procs` file opened for writing, into which a child
-//!   writes `0` to leave the agent's control group for the workload's (there is one
-//!   per tree of the first interface, or one in all); `--oom-fd`: a file opened
+//!   `--cgroup-fd`: a file of a control group opened for writing, into which a child
+//!   that has one thread writes `0` to leave the agent's group for the workload's
+//!   (there is one per tree of the first interface, or one in all); `--oom-fd`: a file opened
 //!   for reading, with a line `oom_kill N`. No other descriptor is open.
 //! * **environment** that of the image, over it that of the request, and
 //!   `PATH`, `HOME` and `LANG` in any case. It is meant for the workload: the

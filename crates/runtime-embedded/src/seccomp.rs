@@ -280,7 +280,7 @@ mod tests {
                     .get(usize::try_from((offset - 16) / 8).unwrap())
                     .copied()
                     .unwrap_or(0);
-                if offset % 8 == 0 {
+                if offset.is_multiple_of(8) {
                     low(argument)
                 } else {
                     low(argument >> 32)

@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     ffi::{CStr, CString},
     io, iter,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
 };
 
@@ -54,21 +54,30 @@ pub fn fork() -> io::Result<Side<Pid>> {
 /// Copies the calling process into new pid, mount, network, ipc and uts
 /// namespaces, all owned by the caller's user namespace.
 ///
-/// The child is the first process of its pid namespace.
+/// The child is the first process of its pid namespace, and is born in the control
+/// group (version 2) that `cgroup`, its folder, refers to, if given.
 ///
 /// # Errors
 /// The kernel's, or `EBUSY` when the process has more than one thread.
-pub fn clone_into_namespaces() -> io::Result<Side<Cloned>> {
+pub fn clone_into_namespaces(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side<Cloned>> {
     const FLAGS: libc::c_int = libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_PIDFD;
+    /// Wider than the type that the C library has for flags.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     require_single_thread()?;
     let mut pidfd: RawFd = -1;
+    let flags = u64::try_from(FLAGS).expect("the flags used do not touch the sign");
+    let number = |fd: BorrowedFd<'_>| u64::try_from(fd.as_raw_fd());
+    let group = cgroup
+        .map(number)
+        .transpose()
+        .expect("the descriptor of an open file is not negative");
     let arguments = libc::clone_args {
-        flags: u64::try_from(FLAGS).expect("the flags used do not touch the sign"),
+        flags: flags | group.map_or(0, |_| CLONE_INTO_CGROUP),
         pidfd: (&raw mut pidfd).addr() as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -78,7 +87,7 @@ pub fn clone_into_namespaces() -> io::Result<Side<Cloned>> {
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: 0,
+        cgroup: group.unwrap_or(0),
     };
     // SAFETY: without CLONE_VM and with no stack given this is a fork: the
     // child runs on a copy of everything. The process has one thread. The
@@ -301,7 +310,7 @@ mod tests {
         // The test harness runs this test on a thread of its own.
         let error = fork().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-        let error = clone_into_namespaces().unwrap_err();
+        let error = clone_into_namespaces(None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
     }
 

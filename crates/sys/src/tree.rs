@@ -54,14 +54,18 @@ enum Round {
     Again,
 }
 
-/// Removes `name` in `parent` with all below it. Links are removed, never
+/// Removes `name`, a single name, in `parent` with all below it. Links are removed, never
 /// followed; a mount point inside fails with `EXDEV` or `EBUSY`. Folders of the
 /// caller's without permissions are given them. What does not exist is a success.
 ///
 /// # Errors
-/// The first thing that cannot be removed; `EAGAIN` when others keep adding to the tree.
+/// The first thing that cannot be removed; `EAGAIN` when others keep adding to
+/// the tree; `EINVAL` when `name` is not a single name.
 pub fn remove<Fd: AsFd>(parent: Fd, name: &CStr) -> io::Result<()> {
     let parent = parent.as_fd();
+    if name.to_bytes().contains(&b'/') || matches!(name.to_bytes(), b"" | b"." | b"..") {
+        return Err(Errno::INVAL.into());
+    }
     for _ in 0..ROUNDS_MAX {
         match unlink(parent, name)? {
             Unlinked::Gone => return Ok(()),
@@ -231,6 +235,7 @@ fn empty_folder(folder: &OwnedFd) -> io::Result<Vec<CString>> {
 fn remove_folder(parent: &OwnedFd, name: &CStr) -> io::Result<bool> {
     match fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
         Err(_) => Ok(matches!(unlink_inside(parent, name)?, Unlinked::Gone)),
     }
 }

@@ -614,6 +614,8 @@ fn a_tree_of_twenty_thousand_levels_is_removed() {
         folder = rustix::fs::openat(&folder, c"d", flags, rustix::fs::Mode::empty()).unwrap();
     }
     let mut client = agent.connect();
+    // An open descriptor of the lowest level would make the kernel's part quadratic.
+    drop(folder);
     // A listing stops where paths end.
     let (entries, truncated) = client.list(".", u32::MAX, 100_000).unwrap();
     assert!(truncated && entries.len() > 1000);

@@ -18,7 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Pid;
 use sandbox::Usage;
 
 use crate::{
@@ -39,10 +38,25 @@ const EMPTY_DEADLINE: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_micros(200);
 const RETRY_LONGEST: Duration = Duration::from_millis(20);
 
+/// How the first process comes into its groups.
+///
+/// Moving another process makes the kernel wait until no processor is in the middle of
+/// a fork or exit, which takes ten milliseconds on a busy host. Being born in
+/// a group and moving oneself by its `tasks` file do not.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    /// The group in which it is born.
+    pub(crate) birth: Option<OwnedFd>,
+    /// Where it writes `0` to be in all of the workload's groups.
+    pub(crate) user: Vec<OwnedFd>,
+    /// Where it writes `0` to be in the agent's groups instead.
+    pub(crate) agent: Vec<OwnedFd>,
+}
+
 /// What the agent is given of its sandbox's groups.
 #[derive(Debug, Default)]
 pub(crate) struct AgentFiles {
-    /// `cgroup.procs` of the workload's groups: writing `0` joins.
+    /// Where a process with one thread writes `0` to join the workload's groups.
     pub(crate) join: Vec<OwnedFd>,
     /// Where `oom_kill` is counted.
     pub(crate) oom: Option<OwnedFd>,
@@ -54,10 +68,8 @@ pub(crate) trait Cgroups: fmt::Debug + Send + Sync {
     fn prepare(&self) -> Result<(), Error>;
     /// Makes the groups of sandbox `id` and sets their limits.
     fn create(&self, id: &str, plan: &CgroupPlan) -> Result<(), Error>;
-    /// Moves a process into the workload's groups.
-    fn join_user(&self, id: &str, pid: Pid) -> Result<(), Error>;
-    /// `cgroup.procs` of the agent's groups, to be joined by writing `0`.
-    fn open_agent(&self, id: &str) -> Result<Vec<OwnedFd>, Error>;
+    /// How the first process comes into its groups.
+    fn entrance(&self, id: &str) -> Result<Entrance, Error>;
     /// What the agent is given.
     fn open_for_agent(&self, id: &str) -> Result<AgentFiles, Error>;
     /// Stops every process of the sandbox where it is.
@@ -104,6 +116,22 @@ pub(crate) fn discover(root: &str) -> Result<Box<dyn Cgroups>, Error> {
 /// Writes one value into a file of a control group.
 fn write(step: Step, path: &Path, value: impl AsRef<[u8]>) -> Result<(), Error> {
     fs::write(path, value).at(step, path.display())
+}
+
+/// Opens a file of a group for writing, with the rights of the opener.
+fn open_to_join(path: &Path) -> Result<OwnedFd, Error> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map(OwnedFd::from)
+        .at(Step::JoinCgroup, path.display())
+}
+
+/// Opens a group of the second interface, to be born in.
+fn open_for_birth(path: &Path) -> Result<OwnedFd, Error> {
+    crate::layout::open_folder(path)
+        .map(OwnedFd::from)
+        .at(Step::JoinCgroup, path.display())
 }
 
 /// Makes a folder; one that exists is a success.

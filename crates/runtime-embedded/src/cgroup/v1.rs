@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandbox::Usage;
 
 use super::{
-    AGENT, AgentFiles, CPU_PERIOD_US, Cgroups, USER,
+    AGENT, AgentFiles, CPU_PERIOD_US, Cgroups, Entrance, USER,
     mountinfo::{Controller, Found},
     v2,
 };
@@ -23,6 +23,8 @@ use crate::{
 
 /// How often the killed are looked for before the group counts as unkillable.
 const KILL_ROUNDS: usize = 50;
+/// Lists the threads of a group; a thread that writes `0` moves itself alone.
+const TASKS: &str = "tasks";
 /// Character devices that sandboxes may use: the nodes of `/dev`, which their first
 /// process makes (`m`) while it is still the host's root, and terminals.
 const DEVICES: [&str; 8] = [
@@ -211,37 +213,31 @@ impl Cgroups for Legacy {
         self.limit_cpu(id, plan.user.cpu_millis)
     }
 
-    fn join_user(&self, id: &str, pid: Pid) -> Result<(), Error> {
-        // The unified tree comes first: killing goes by it.
+    fn entrance(&self, id: &str) -> Result<Entrance, Error> {
         let unified = self.unified(id);
         let whole = self.whole_roots().into_iter().map(|root| root.join(id));
-        let split = self
-            .split_roots()
-            .into_iter()
-            .map(|root| root.join(id).join(USER));
-        let rest = whole
+        let split = self.split_roots();
+        let user = split.iter().map(|root| root.join(id).join(USER));
+        let user = whole
             .filter(|group| unified.as_ref() != Some(group))
-            .chain(split)
-            .chain(self.root(Controller::Devices));
-        let pid = pid.as_raw_nonzero().to_string();
-        for group in unified.iter().cloned().chain(rest) {
-            super::write(Step::JoinCgroup, &group.join("cgroup.procs"), &pid)?;
-        }
-        Ok(())
-    }
-
-    fn open_agent(&self, id: &str) -> Result<Vec<OwnedFd>, Error> {
-        self.split_roots()
+            .chain(user)
+            .chain(self.root(Controller::Devices))
+            .map(|group| super::open_to_join(&group.join(TASKS)))
+            .collect::<Result<_, _>>()?;
+        let agent = split
             .iter()
-            .map(|root| v2::open_to_join(&root.join(id).join(AGENT)))
-            .collect()
+            .map(|root| super::open_to_join(&root.join(id).join(AGENT).join(TASKS)))
+            .collect::<Result<_, _>>()?;
+        // Killing goes by the unified tree: nothing is ever outside of it.
+        let birth = unified.as_deref().map(super::open_for_birth).transpose()?;
+        Ok(Entrance { birth, user, agent })
     }
 
     fn open_for_agent(&self, id: &str) -> Result<AgentFiles, Error> {
         let join = self
             .split_roots()
             .iter()
-            .map(|root| v2::open_to_join(&root.join(id).join(USER)))
+            .map(|root| super::open_to_join(&root.join(id).join(USER).join(TASKS)))
             .collect::<Result<_, _>>()?;
         let oom = self.group(Controller::Memory, id).and_then(|group| {
             let path = group.join(USER).join("memory.oom_control");
@@ -267,7 +263,7 @@ impl Cgroups for Legacy {
     }
 
     fn kill(&self, id: &str) -> Result<(), Error> {
-        // Processes join the unified tree first, so nothing is in another tree only.
+        // Processes are born in the unified tree, so nothing is in another tree only.
         if let Some(group) = self.unified(id) {
             return v2::kill(&group);
         }

@@ -1,16 +1,14 @@
 //! The unified interface, where one tree has all controllers.
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
+    fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-use rustix::process::Pid;
 use sandbox::Usage;
 
-use super::{AGENT, AgentFiles, CPU_PERIOD_US, Cgroups, USER};
+use super::{AGENT, AgentFiles, CPU_PERIOD_US, Cgroups, Entrance, USER};
 use crate::{
     error::{At as _, Error, Step},
     plan::CgroupPlan,
@@ -79,19 +77,20 @@ impl Cgroups for Unified {
         set(agent.join("pids.max"), plan.agent_pids.to_string())
     }
 
-    fn join_user(&self, id: &str, pid: Pid) -> Result<(), Error> {
-        let procs = self.group(id).join(USER).join("cgroup.procs");
-        super::write(Step::JoinCgroup, &procs, pid.as_raw_nonzero().to_string())
-    }
-
-    fn open_agent(&self, id: &str) -> Result<Vec<OwnedFd>, Error> {
-        open_to_join(&self.group(id).join(AGENT)).map(|file| vec![file])
+    fn entrance(&self, id: &str) -> Result<Entrance, Error> {
+        let group = self.group(id);
+        let agent = super::open_to_join(&group.join(AGENT).join("cgroup.procs"))?;
+        Ok(Entrance {
+            birth: Some(super::open_for_birth(&group.join(USER))?),
+            user: Vec::new(),
+            agent: vec![agent],
+        })
     }
 
     fn open_for_agent(&self, id: &str) -> Result<AgentFiles, Error> {
         let user = self.group(id).join(USER);
         Ok(AgentFiles {
-            join: vec![open_to_join(&user)?],
+            join: vec![super::open_to_join(&user.join("cgroup.procs"))?],
             oom: fs::File::open(user.join("memory.events"))
                 .ok()
                 .map(OwnedFd::from),
@@ -167,16 +166,6 @@ impl Cgroups for Unified {
     fn describe(&self) -> String {
         format!("cgroup v2 at {}", self.mount.display())
     }
-}
-
-/// `cgroup.procs` of a group, opened with the rights of the opener.
-pub(super) fn open_to_join(group: &Path) -> Result<OwnedFd, Error> {
-    let path = group.join("cgroup.procs");
-    OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .map(OwnedFd::from)
-        .at(Step::JoinCgroup, path.display())
 }
 
 /// Freezes a group of the unified tree and waits until it is.

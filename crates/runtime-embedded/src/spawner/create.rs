@@ -29,7 +29,7 @@ use super::{
     nodes, packet_pair,
 };
 use crate::{
-    cgroup::AgentFiles,
+    cgroup::{AgentFiles, Entrance},
     error::{At as _, Error, Step},
     image::Store,
     layout::{UPPER, WORK, open_folder},
@@ -98,7 +98,7 @@ struct Parts {
     folder: PathBuf,
     listener: OwnedFd,
     files: AgentFiles,
-    agent_groups: Vec<OwnedFd>,
+    entrance: Entrance,
     user_namespace: OwnedFd,
 }
 
@@ -113,8 +113,9 @@ pub(super) fn run(host: &Host, prepared: Prepared) -> sandbox::Result<Made> {
     let pending = id_map::begin(uid_base(prepared.slot))?;
     let parts = make_parts(host, &prepared, pending, &mut watch)?;
     let (socket, theirs) = packet_pair().at(Step::CloneProcess, "a connection")?;
+    let birth = parts.entrance.birth.as_ref().map(|group| group.as_fd());
     let cloned =
-        match sys::namespace::clone_into_namespaces().at(Step::CloneProcess, "new namespaces")? {
+        match sys::namespace::clone_into_namespaces(birth).at(Step::CloneProcess, "new namespaces")? {
             Side::Parent(cloned) => cloned,
             Side::Child => {
                 // The lock is the worker's; a copy here would outlive it.
@@ -128,14 +129,14 @@ pub(super) fn run(host: &Host, prepared: Prepared) -> sandbox::Result<Made> {
                     user_namespace: &parts.user_namespace,
                     listener: &parts.listener,
                     files: &parts.files,
-                    agent_groups: &parts.agent_groups,
+                    entrance: &parts.entrance,
                     socket: &theirs,
                 })
             }
         };
     drop(theirs);
     watch.lap("clone");
-    let started = start(host, &prepared, parts, &cloned, &socket, &mut watch);
+    let started = start(host, parts, &cloned, &socket, &mut watch);
     if started.is_err() {
         // It may be waiting for us; gone it is either way.
         let _ = pidfd_send_signal(&cloned.pidfd, Signal::KILL);
@@ -193,7 +194,7 @@ fn make_parts(
     watch.lap("files");
     host.cgroups.create(id, &plan.cgroup)?;
     let files = host.cgroups.open_for_agent(id)?;
-    let agent_groups = host.cgroups.open_agent(id)?;
+    let entrance = host.cgroups.entrance(id)?;
     watch.lap("cgroup");
     let listener = listen(host, id)?;
     let user_namespace = pending.finish()?;
@@ -204,7 +205,7 @@ fn make_parts(
         folder,
         listener,
         files,
-        agent_groups,
+        entrance,
         user_namespace,
     })
 }
@@ -249,19 +250,16 @@ fn listen(host: &Host, id: &str) -> Result<OwnedFd, Error> {
 /// file system, and waits until it is the agent.
 fn start(
     host: &Host,
-    prepared: &Prepared,
     parts: Parts,
     cloned: &Cloned,
     socket: &OwnedFd,
     watch: &mut Stopwatch,
 ) -> sandbox::Result<Option<DnsSockets>> {
-    let id = prepared.wanted.id.as_str();
-    host.cgroups.join_user(id, cloned.pid)?;
     let mut record = parts.record;
     record.init = Some(Identity::of(cloned.pid).at(Step::WriteRecord, "the first process")?);
     record.write(&parts.folder)?;
     set_oom_score(cloned.pid, parts.plan.oom_score);
-    watch.lap("join");
+    watch.lap("init");
     let dns = connect_network(host, &parts.plan, cloned.pid)?;
     watch.lap("network");
     sys::socket::send(socket, b"g", &[]).at(Step::AwaitProcess, "a failed start")?;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mounts;
 use crate::{
-    cgroup::AgentFiles,
+    cgroup::{AgentFiles, Entrance},
     error::{At as _, Error, Step},
     init_contract,
     plan::Plan,
@@ -70,8 +70,7 @@ pub(super) struct Luggage<'a> {
     pub(super) user_namespace: &'a OwnedFd,
     pub(super) listener: &'a OwnedFd,
     pub(super) files: &'a AgentFiles,
-    /// `cgroup.procs` of the agent's own groups.
-    pub(super) agent_groups: &'a [OwnedFd],
+    pub(super) entrance: &'a Entrance,
     /// To the worker.
     pub(super) socket: &'a OwnedFd,
 }
@@ -97,7 +96,7 @@ fn become_agent(luggage: &Luggage<'_>) -> Result<Infallible, Error> {
     set_limits(plan)?;
     await_worker(luggage.socket)?;
     let started = Instant::now();
-    enter_groups(luggage.agent_groups)?;
+    enter_groups(luggage.entrance)?;
     become_user(luggage.user_namespace)?;
     enter_workdir(&plan.workdir)?;
     sys::credential::limit_capabilities(plan.capabilities)
@@ -143,8 +142,7 @@ fn set_limits(plan: &Plan) -> Result<(), Error> {
     sys::namespace::restore_default_signals().at(at, "the signals")
 }
 
-/// The worker has put this process into the workload's groups and connected the
-/// network, when it says so with one byte.
+/// The worker has connected the network, when it says so with one byte.
 fn await_worker(socket: &OwnedFd) -> Result<(), Error> {
     let received = sys::socket::receive(socket, &mut [0]).at(Step::AwaitProcess, "the worker")?;
     if received.bytes == 1 {
@@ -155,12 +153,17 @@ fn await_worker(socket: &OwnedFd) -> Result<(), Error> {
 }
 
 /// Makes the workload's groups the visible roots, then moves to the agent's.
-fn enter_groups(agent_groups: &[OwnedFd]) -> Result<(), Error> {
+fn enter_groups(entrance: &Entrance) -> Result<(), Error> {
+    let join = |group: &OwnedFd, whose: &str| {
+        rustix::io::write(group, b"0")
+            .map(|_| ())
+            .at(Step::JoinCgroup, whose)
+    };
+    let mut user = entrance.user.iter();
+    user.try_for_each(|group| join(group, "of the workload"))?;
     sys::namespace::unshare_cgroup().at(Step::HideCgroups, "control groups")?;
-    for group in agent_groups {
-        rustix::io::write(group, b"0").at(Step::JoinCgroup, "of the agent")?;
-    }
-    Ok(())
+    let mut agent = entrance.agent.iter();
+    agent.try_for_each(|group| join(group, "of the agent"))
 }
 
 /// Enters the sandbox's user namespace and becomes its root.

@@ -7,8 +7,11 @@ use std::{
 
 use rustix::fs::CWD;
 
-fn path(path: &Path) -> CString {
-    CString::new(path.to_str().unwrap()).unwrap()
+/// [`super::remove`] for a path.
+fn remove_path(path: &Path) -> io::Result<()> {
+    let parent = File::open(path.parent().unwrap()).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    remove(parent, &CString::new(name).unwrap())
 }
 
 /// Makes `levels` folders inside each other, each with a file.
@@ -25,7 +28,10 @@ fn deep(top: &Path, levels: usize) {
 #[test]
 fn what_is_missing_is_a_success() {
     let top = tempfile::tempdir().unwrap();
-    remove(File::open(top.path()).unwrap(), c"missing").unwrap();
+    remove_path(&top.path().join("missing")).unwrap();
+    for name in [c"", c".", c"..", c"a/b", c"/a"] {
+        assert!(remove(File::open(top.path()).unwrap(), name).is_err());
+    }
 }
 
 #[test]
@@ -35,7 +41,7 @@ fn trees_deeper_than_what_is_remembered_go() {
     std::fs::create_dir(&tree).unwrap();
     deep(&tree, LEVELS_MAX + 4000);
     let before = open_descriptors_max();
-    remove(CWD, &path(&tree)).unwrap();
+    remove_path(&tree).unwrap();
     restore_descriptors_max(before);
     assert!(!tree.exists());
 }
@@ -71,7 +77,7 @@ fn wide_trees_go() {
         }
     }
     let begun = std::time::Instant::now();
-    remove(CWD, &path(&tree)).unwrap();
+    remove_path(&tree).unwrap();
     println!("60,000 entries in {:?}", begun.elapsed());
     assert!(!tree.exists());
 }
@@ -88,9 +94,9 @@ fn links_are_removed_and_not_followed() {
     symlink("..", tree.join("up")).unwrap();
     fs::mkfifoat(CWD, tree.join("pipe"), Mode::RUSR).unwrap();
     symlink(&tree, top.path().join("entrance")).unwrap();
-    remove(CWD, &path(&top.path().join("entrance"))).unwrap();
+    remove_path(&top.path().join("entrance")).unwrap();
     assert!(tree.exists());
-    remove(CWD, &path(&tree)).unwrap();
+    remove_path(&tree).unwrap();
     assert!(!tree.exists());
     assert_eq!(std::fs::read_to_string(kept.join("file")).unwrap(), "x");
 }
@@ -117,7 +123,7 @@ fn folders_without_permissions_go() {
                 std::fs::read_dir(&tree).is_err(),
                 "not stopped by permissions"
             );
-            remove(CWD, &path(&tree)).unwrap();
+            remove_path(&tree).unwrap();
         });
     });
     assert!(!tree.exists());
@@ -163,10 +169,10 @@ fn removal_ends_while_others_rename_in_it() {
                 let _ = std::fs::rename(&outside, &inner);
             }
         });
-        let result = remove(CWD, &path(&tree));
+        let result = remove_path(&tree);
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
         drop(result);
     });
-    remove(CWD, &path(&tree)).unwrap();
+    remove_path(&tree).unwrap();
     assert_eq!(std::fs::read_to_string(kept.join("file")).unwrap(), "x");
 }
