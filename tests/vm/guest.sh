@@ -165,7 +165,7 @@ check_host() {
 }
 
 check_life() {
-    check "an image is imported" sandboxai image import /test/busybox.tar busybox
+    check "an image is imported" sandboxai image import /test/busybox.tar --name busybox
     check "the image is listed" has busybox sandboxai image ls
     check "the server starts" start_server
     check "a sandbox is created" sandboxai create one --image busybox --memory 256MiB --cpu 0.5 --pids 64

@@ -19,7 +19,7 @@ cd "$(dirname "$0")/../.."
 
 # The program under test is linked against this release's libraries.
 GUEST_SUITE=bookworm
-GUEST_PACKAGES=iproute2,nftables,kmod,curl,busybox-static,procps,libgcc-s1
+GUEST_PACKAGES=mount,iproute2,nftables,kmod,curl,busybox-static,procps,libgcc-s1
 KERNEL_PACKAGE=linux-image-cloud-amd64
 # Given out to sandboxes in the guest; three of them live at once.
 MEMORY_MIB=2048

@@ -22,9 +22,9 @@ use rustix::{
 };
 use sys::process::Ended;
 
-/// How long an ended stranger waits for a spawn under way, at most. Above the
-/// spawner's own deadline: only a fault in the agent could make it pass.
-const SPAWN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long an ended stranger is looked at while a spawn is under way, before
+/// others are looked after and it is looked at again.
+const DOUBT_MAX: Duration = Duration::from_millis(100);
 
 /// Stack of the reaping thread, which calls nothing deep.
 const STACK_BYTES: usize = 64 << 10;
@@ -124,6 +124,17 @@ struct Children {
     tickets: u64,
 }
 
+impl Children {
+    /// Reaps a child if it has ended, and tells who waits for it.
+    fn reap(&mut self, pid: Pid) {
+        if let Ok(Some(ended)) = sys::process::try_reap(pid)
+            && let Some(waiter) = self.waiters.remove(&pid)
+        {
+            waiter.set(ended.into());
+        }
+    }
+}
+
 /// A spawn under way. Dropped without [`Spawning::register`], it was in vain.
 #[derive(Debug)]
 pub(crate) struct Spawning<'a> {
@@ -193,29 +204,33 @@ impl Reaper {
         let Ok(pid) = sys::process::wait_ended() else {
             return self.wait_for_children();
         };
-        let mut children = self.lock_when_known(pid);
-        if let Ok(ended) = sys::process::reap(pid)
-            && let Some(waiter) = children.waiters.remove(&pid)
-        {
-            waiter.set(ended.into());
+        let (mut children, is_known) = self.lock_when_known(pid);
+        if is_known {
+            children.reap(pid);
+        } else {
+            // Others need not wait for this one.
+            let registered: Vec<Pid> = children.waiters.keys().copied().collect();
+            for pid in registered {
+                children.reap(pid);
+            }
         }
     }
 
-    /// The lock, once it is certain whether somebody waits for `pid`.
-    fn lock_when_known(&self, pid: Pid) -> MutexGuard<'_, Children> {
+    /// The lock, and whether it is certain by now who waits for `pid`.
+    fn lock_when_known(&self, pid: Pid) -> (MutexGuard<'_, Children>, bool) {
         let mut children = lock(&self.children);
         let newest = children.tickets;
-        let deadline = Instant::now() + SPAWN_WAIT_MAX;
+        let deadline = Instant::now() + DOUBT_MAX;
         while !children.waiters.contains_key(&pid)
             && children.spawning.iter().any(|ticket| *ticket <= newest)
         {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                break;
+                return (children, false);
             };
             let waited = self.changed.wait_timeout(children, left);
             children = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        children
+        (children, true)
     }
 
     /// There are no children: nothing can end before the next spawn.

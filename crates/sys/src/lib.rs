@@ -10,5 +10,6 @@ pub mod mount;
 pub mod namespace;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 pub mod tree;

@@ -50,6 +50,15 @@ pub fn reap(pid: Pid) -> io::Result<Ended> {
     }
 }
 
+/// Reaps one child if it has ended.
+///
+/// # Errors
+/// `ECHILD` when it is not a child of this process.
+pub fn try_reap(pid: Pid) -> io::Result<Option<Ended>> {
+    let number = pid.as_raw_nonzero().get().unsigned_abs();
+    Ok(wait_id(libc::P_PID, number, libc::WNOHANG)?.map(|(_, ended)| ended))
+}
+
 /// Whether it is a child of this process, running or not yet reaped.
 #[must_use]
 pub fn is_child(pid: Pid) -> bool {

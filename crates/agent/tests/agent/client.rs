@@ -34,19 +34,37 @@ impl Agent {
 
     /// With more arguments, whose descriptors are numbered from 4.
     pub(crate) fn start_with(arguments: &[&CStr], descriptors: &[BorrowedFd<'_>]) -> Self {
+        Self::launch(&[], arguments, descriptors)
+    }
+
+    /// As the first process of a namespace of its own, as in a sandbox; `pid` is
+    /// then the process that waits for it. Needs root.
+    pub(crate) fn start_first(arguments: &[&CStr], descriptors: &[BorrowedFd<'_>]) -> Self {
+        let launcher = [
+            c"/usr/bin/unshare",
+            c"--pid",
+            c"--fork",
+            c"--kill-child",
+            c"--mount-proc",
+        ];
+        Self::launch(&launcher, arguments, descriptors)
+    }
+
+    fn launch(launcher: &[&CStr], arguments: &[&CStr], descriptors: &[BorrowedFd<'_>]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
         let workdir = folder.path().join("work");
         std::fs::create_dir(&workdir).unwrap();
         let workdir = CString::new(workdir.to_str().unwrap()).unwrap();
         let program = CString::new(env!("CARGO_BIN_EXE_sandboxai-agent")).unwrap();
-        let mut all = vec![&*program, c"--listen-fd", c"3", c"--workdir", &*workdir];
+        let mut all = launcher.to_vec();
+        all.extend([&*program, c"--listen-fd", c"3", c"--workdir", &*workdir]);
         all.extend(arguments);
         let mut passed = vec![(listener.as_fd(), 3)];
         passed.extend(descriptors.iter().copied().zip(4..));
         let path = CString::new(format!("PATH={}", env!("PATH"))).unwrap();
         let pid = spawn(&Program {
-            candidates: &[&program],
+            candidates: &all[..1],
             arguments: &all,
             environment: &[&path, c"FROM_IMAGE=image"],
             directory: Some(c"/"),

@@ -8,7 +8,7 @@ use crate::{
     Config, cgroup,
     layout::Layout,
     network,
-    seccomp::Filters,
+    seccomp::Filter,
     spawner::{Probe, probe},
 };
 
@@ -132,7 +132,7 @@ fn filter() -> Check {
         return Check::new(NAME, Status::Fail, "the kernel has no seccomp filters")
             .fix("use a kernel with CONFIG_SECCOMP_FILTER");
     }
-    match Filters::compile() {
+    match Filter::compile() {
         Ok(_) => Check::new(NAME, Status::Pass, "seccomp filters work"),
         Err(error) => Check::new(NAME, Status::Fail, error.to_string())
             .fix("use a machine with the architecture x86_64 or aarch64"),

@@ -124,7 +124,7 @@ pub(super) fn run(host: &Host, prepared: Prepared) -> sandbox::Result<Made> {
                 init::run(&Luggage {
                     plan: &parts.plan,
                     folder: &parts.folder,
-                    filters: &host.filters,
+                    filter: &host.filter,
                     agent: &host.agent,
                     user_namespace: &parts.user_namespace,
                     listener: &parts.listener,

@@ -9,7 +9,7 @@ use crate::{
     layout::Layout,
     network,
     process::{Identity, boot_id},
-    seccomp::Filters,
+    seccomp::Filter,
     slot::Slots,
 };
 
@@ -22,7 +22,7 @@ pub(super) struct Host {
     pub(super) config: SpawnerConfig,
     pub(super) layout: Layout,
     pub(super) cgroups: Box<dyn Cgroups>,
-    pub(super) filters: Filters,
+    pub(super) filter: Filter,
     pub(super) slots: Slots,
     /// The agent, sealed.
     pub(super) agent: OwnedFd,
@@ -48,7 +48,7 @@ impl Host {
         Ok(Self {
             slots: Slots::new(&layout),
             cgroups,
-            filters: Filters::compile()?,
+            filter: Filter::compile()?,
             agent,
             boot_id: boot_id().at(Step::LaunchSpawner, "the boot id")?,
             spawner: Identity::own().at(Step::LaunchSpawner, "its own identity")?,

@@ -27,7 +27,7 @@ use crate::{
     error::{At as _, Error, Step},
     init_contract,
     plan::Plan,
-    seccomp::Filters,
+    seccomp::Filter,
 };
 
 /// Descriptors are set aside above this number while the lower ones are placed.
@@ -65,7 +65,7 @@ pub(super) struct Luggage<'a> {
     pub(super) plan: &'a Plan,
     /// The sandbox's folder.
     pub(super) folder: &'a Path,
-    pub(super) filters: &'a Filters,
+    pub(super) filter: &'a Filter,
     pub(super) agent: &'a OwnedFd,
     pub(super) user_namespace: &'a OwnedFd,
     pub(super) listener: &'a OwnedFd,
@@ -107,9 +107,9 @@ fn become_agent(luggage: &Luggage<'_>) -> Result<Infallible, Error> {
     send(&socket, &Report::Ready { mounts, identity }).at(Step::AwaitProcess, "the worker")?;
     // From here on only what is allowed works.
     let failed = luggage
-        .filters
+        .filter
         .install()
-        .at(Step::InstallFilter, "the system call filters")
+        .at(Step::InstallFilter, "the system call filter")
         .and_then(|()| {
             sys::namespace::execute(&agent, &arguments, &environment)
                 .at(Step::ExecuteAgent, "from memory")

@@ -24,6 +24,9 @@ use crate::{
 
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// The empty image and, beside it since it is mounted over, the sandbox's folder.
+const LAYER: &str = "layer";
+const SANDBOX: &str = "sandbox";
 /// Longest report of the probing process, bytes.
 const REPORT_BYTES_MAX: usize = 4096;
 
@@ -46,12 +49,8 @@ pub(crate) fn probe(layout: &Layout) -> Result<Probe, Error> {
     }
     let name = format!("probe-{}", std::process::id());
     let folder = layout.state().join(&name);
-    for folder in [
-        folder.clone(),
-        folder.join("layer"),
-        folder.join(UPPER),
-        folder.join(WORK),
-    ] {
+    let sandbox = folder.join(SANDBOX);
+    for folder in [folder.join(LAYER), sandbox.join(UPPER), sandbox.join(WORK)] {
         fs::create_dir_all(&folder).at(Step::MakeFolder, folder.display())?;
     }
     let result = in_child(&folder);
@@ -100,7 +99,7 @@ fn mount(folder: &Path, owner: u32, namespace: &OwnedFd) -> Result<(), Error> {
         uid_base: owner,
         slot: SLOTS_MAX,
         network: NetworkMode::None,
-        layers: vec![folder.join("layer")],
+        layers: vec![folder.join(LAYER)],
         upper: Vec::new(),
         mounts: Vec::new(),
         masked: &[],
@@ -116,7 +115,7 @@ fn mount(folder: &Path, owner: u32, namespace: &OwnedFd) -> Result<(), Error> {
         workdir: "/".to_owned(),
         environment: Vec::new(),
     };
-    mounts::enter(&plan, folder, namespace.as_fd())?;
+    mounts::enter(&plan, &folder.join(SANDBOX), namespace.as_fd())?;
     fs::write("/written", "by the probe").at(Step::MountOverlay, "a writable layer")
 }
 

@@ -157,9 +157,8 @@ pub fn spawn(program: &Program<'_>) -> Result<Pid, SpawnError> {
     };
     let clone_error = io::Error::last_os_error();
     restore_signals(&mask);
-    let pid = Pid::from_raw(result)
-        .filter(|_| result > 0)
-        .ok_or_else(|| fail(clone_error))?;
+    // `from_raw` takes no negative numbers.
+    let pid = Pid::from_raw(result.max(0)).ok_or_else(|| fail(clone_error))?;
     match prepared.failure {
         None => Ok(pid),
         Some((step, errno)) => {
