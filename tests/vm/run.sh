@@ -47,8 +47,11 @@ install_missing() {
 sources() {
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Origin: Debian' \
         | sort -u | while read -r uri release; do
-        [ "${release%-*}" = "$release" ] && echo "deb $uri $1 main"
-        [ "${release#*-}" = security ] && echo "deb $uri $1-security main"
+        case "$release" in
+            *-security) echo "deb $uri $1-security main" ;;
+            *-*) ;;
+            *) echo "deb $uri $1 main" ;;
+        esac
     done | sort -u
 }
 

@@ -32,7 +32,7 @@ pub enum Step {
     WriteRecord,
     /// Reading what was written down.
     ReadRecord,
-    /// Preparing the writable layer.
+    /// Preparing the writable layer, or the layer in memory.
     PrepareUpper,
     /// Listening for the server at the agent's socket.
     BindSocket,
@@ -105,7 +105,7 @@ impl Step {
             Self::LockFolder => "lock the folder",
             Self::WriteRecord => "write the record",
             Self::ReadRecord => "read the record",
-            Self::PrepareUpper => "prepare the writable layer at",
+            Self::PrepareUpper => "prepare",
             Self::BindSocket => "listen at the agent's socket",
             Self::MakeCgroup => "set up the control group",
             Self::JoinCgroup => "join the control group",

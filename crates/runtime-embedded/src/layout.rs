@@ -5,6 +5,7 @@
 //!             record.json        what was made
 //!             upper/  work/      the writable layer
 //! <state>/trash/<id>/            files of removed sandboxes on their way out
+//! <state>/certificates/<digest>/ layers with the operator's certificates
 //! <run>/agents/<id>.sock         the agent's socket, for the server only
 //! <host>/slots/<number>          which sandbox has the slot
 //! ```
@@ -85,6 +86,10 @@ impl Layout {
         self.state.join("trash")
     }
 
+    pub(crate) fn certificates(&self) -> PathBuf {
+        self.state.join("certificates")
+    }
+
     pub(crate) fn slots(&self) -> PathBuf {
         self.host.join("slots")
     }
@@ -104,6 +109,7 @@ impl Layout {
             (self.state.clone(), 0o755),
             (self.sandboxes(), 0o700),
             (self.trash(), 0o700),
+            (self.certificates(), 0o755),
             (self.run.clone(), 0o755),
             (self.host.clone(), 0o755),
             (self.slots(), 0o700),

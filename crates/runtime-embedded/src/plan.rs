@@ -5,6 +5,8 @@
 //! checked request, so that a request can never name a path, a mount or a
 //! capability. Nothing here reads or writes; golden tests hold the result.
 
+mod content;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -21,22 +23,12 @@ pub(crate) const UIDS_PER_SANDBOX: u32 = 65_536;
 /// Slots per host; the id range of the last one still ends below 2^31.
 pub(crate) const SLOTS_MAX: u32 = 30_000;
 
-/// Group `tty` in Debian and its relatives.
-const TTY_GROUP: u32 = 5;
-/// Terminals of one sandbox; the host has 4096 for all.
-const TERMINALS_MAX: u32 = 64;
 /// Memory for the agent, beside the sandbox's own.
 const AGENT_MEMORY_BYTES: u64 = 32 << 20;
 /// Processes and threads of the agent.
 const AGENT_PIDS: u32 = 64;
 /// What the kernel subtracts for the agent when it looks for something to kill.
 const AGENT_OOM_SCORE: i32 = -900;
-/// `/run` holds pid files and sockets.
-const RUN_BYTES: u64 = 16 << 20;
-/// Largest share of the memory limit that `/dev/shm` can take, as a divisor.
-const SHM_DIVISOR: u64 = 2;
-/// Files in each tmpfs that the sandbox can write to.
-const TMPFS_INODES: u64 = 16_384;
 /// Host names of sandboxes are the beginning of their id.
 const HOST_NAME_CHARS: usize = 12;
 /// Where an image's certificate bundle lies, and where ours takes its place.
@@ -62,8 +54,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) layers: &'a [PathBuf],
     pub(crate) image_env: &'a BTreeMap<String, String>,
     pub(crate) workdir: &'a str,
-    /// The content of the operator's certificate bundle.
-    pub(crate) ca_certificates: Option<&'a [u8]>,
+    /// A layer with the operator's certificate bundle in it.
+    pub(crate) ca_layer: Option<&'a Path>,
 }
 
 /// Everything about one sandbox.
@@ -74,10 +66,10 @@ pub(crate) struct Plan {
     pub(crate) uid_base: u32,
     pub(crate) slot: u32,
     pub(crate) network: NetworkMode,
-    /// Read-only folders of the image, bottom first.
+    /// Read-only folders on disk, bottom first: the image, then certificates.
     pub(crate) layers: Vec<PathBuf>,
-    /// What the writable layer holds before the image is seen.
-    pub(crate) upper: Vec<Node>,
+    /// What a small layer in memory above them holds.
+    pub(crate) fresh: Vec<Node>,
     pub(crate) mounts: Vec<Mount>,
     /// Below `/proc`, hidden behind something empty.
     pub(crate) masked: &'static [&'static str],
@@ -260,9 +252,14 @@ impl Plan {
             uid_base,
             slot: wish.slot,
             network: wish.network,
-            layers: wish.layers.to_vec(),
-            upper: upper(&host_name, wish.network, wish.ca_certificates),
-            mounts: mounts(wish.limits, uid_base),
+            layers: wish
+                .layers
+                .iter()
+                .cloned()
+                .chain(wish.ca_layer.map(Path::to_owned))
+                .collect(),
+            fresh: content::fresh(&host_name, wish.network),
+            mounts: content::mounts(wish.limits, uid_base),
             masked: MASKED,
             read_only: READ_ONLY,
             cgroup: CgroupPlan {
@@ -300,7 +297,7 @@ fn environment(wish: &Wish<'_>) -> Vec<String> {
         ("HOME", "/root"),
         ("LANG", "C.UTF-8"),
     ]);
-    if wish.ca_certificates.is_some() {
+    if wish.ca_layer.is_some() {
         all.extend(CA_VARIABLES.map(|name| (name, CA_BUNDLE)));
     }
     for (name, value) in wish.image_env.iter().chain(wish.env) {
@@ -311,256 +308,5 @@ fn environment(wish: &Wish<'_>) -> Vec<String> {
         .collect()
 }
 
-fn node(path: impl Into<String>, kind: NodeKind) -> Node {
-    Node {
-        path: path.into(),
-        kind,
-    }
-}
-
-fn directory(path: &str, mode: u32) -> Node {
-    node(path, NodeKind::Directory { mode })
-}
-
-fn file(path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Node {
-    let content = content.into();
-    node(path, NodeKind::File { mode, content })
-}
-
-fn link(path: &str, target: &'static str) -> Node {
-    node(path, NodeKind::Link { target })
-}
-
-/// The writable layer. Every place that something is mounted at or written to is
-/// a real directory here, so that a symbolic link in the image at its place is
-/// hidden by it and leads nowhere.
-fn upper(host_name: &str, network: NetworkMode, ca_certificates: Option<&[u8]>) -> Vec<Node> {
-    let resolver = match network {
-        NetworkMode::Open => "nameserver 127.0.0.53\n",
-        NetworkMode::None => "",
-    };
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n127.0.1.1\t{host_name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    );
-    let mut nodes: Vec<Node> = ["dev", "proc", "run", "sys"]
-        .into_iter()
-        .map(|path| directory(path, 0o755))
-        .collect();
-    nodes.extend([
-        node("tmp", NodeKind::EmptyDirectory { mode: 0o1777 }),
-        directory("etc", 0o755),
-        file("etc/hostname", 0o644, format!("{host_name}\n")),
-        file("etc/hosts", 0o644, hosts),
-        file("etc/resolv.conf", 0o644, resolver),
-    ]);
-    if let Some(bundle) = ca_certificates {
-        nodes.extend([
-            directory("etc/ssl", 0o755),
-            directory("etc/ssl/certs", 0o755),
-            file(CA_BUNDLE.trim_start_matches('/'), 0o644, bundle),
-        ]);
-    }
-    nodes
-}
-
-/// Everything that is mounted over the image, parents before children.
-fn mounts(limits: Limits, uid_base: u32) -> Vec<Mount> {
-    let plain = Attributes {
-        no_set_uid: true,
-        no_devices: true,
-        no_execute: true,
-        read_only: false,
-    };
-    let with_devices = Attributes {
-        no_devices: false,
-        ..plain
-    };
-    let read_only = Attributes {
-        read_only: true,
-        ..plain
-    };
-    let mount = |target, kind, attributes| Mount {
-        target,
-        kind,
-        attributes,
-    };
-    vec![
-        mount("proc", MountKind::Proc, plain),
-        mount("dev", devices(), with_devices),
-        mount(
-            "dev/pts",
-            MountKind::Terminals {
-                group: uid_base + TTY_GROUP,
-                max: TERMINALS_MAX,
-            },
-            with_devices,
-        ),
-        mount(
-            "dev/shm",
-            MountKind::Memory {
-                bytes: limits.memory_bytes / SHM_DIVISOR,
-                inodes: TMPFS_INODES,
-                mode: 0o1777,
-                nodes: Vec::new(),
-            },
-            plain,
-        ),
-        mount("sys", processors(limits.cpu_millis), read_only),
-        mount(
-            "run",
-            MountKind::Memory {
-                bytes: RUN_BYTES,
-                inodes: TMPFS_INODES,
-                mode: 0o755,
-                nodes: vec![directory("lock", 0o1777), directory("shm", 0o1777)],
-            },
-            Attributes {
-                no_execute: false,
-                ..plain
-            },
-        ),
-    ]
-}
-
-/// `/dev`: the nodes that every program may expect and no other.
-fn devices() -> MountKind {
-    let device = |path: &str, major, minor| node(path, NodeKind::Device { major, minor });
-    MountKind::Memory {
-        bytes: 64 << 10,
-        inodes: 64,
-        mode: 0o755,
-        nodes: vec![
-            device("null", 1, 3),
-            device("zero", 1, 5),
-            device("full", 1, 7),
-            device("random", 1, 8),
-            device("urandom", 1, 9),
-            device("tty", 5, 0),
-            directory("pts", 0o755),
-            directory("shm", 0o1777),
-            link("ptmx", "pts/ptmx"),
-            link("fd", "/proc/self/fd"),
-            link("stdin", "/proc/self/fd/0"),
-            link("stdout", "/proc/self/fd/1"),
-            link("stderr", "/proc/self/fd/2"),
-        ],
-    }
-}
-
-/// `/sys`: how many processors there are, as far as the sandbox is concerned,
-/// so that programs start as many threads as they get cpu time for. Never the
-/// kernel's own sysfs, which tells about the host's hardware.
-fn processors(cpu_millis: u32) -> MountKind {
-    let count = cpu_millis.div_ceil(1000).max(1);
-    let list = if count == 1 {
-        "0\n".to_owned()
-    } else {
-        format!("0-{}\n", count - 1)
-    };
-    let mut nodes = vec![
-        directory("devices", 0o755),
-        directory("devices/system", 0o755),
-        directory("devices/system/cpu", 0o755),
-        directory("fs", 0o755),
-        directory("fs/cgroup", 0o755),
-    ];
-    nodes.extend(
-        ["online", "possible", "present"]
-            .map(|name| file(&format!("devices/system/cpu/{name}"), 0o444, list.clone())),
-    );
-    MountKind::Memory {
-        bytes: 64 << 10,
-        inodes: 64,
-        mode: 0o755,
-        nodes,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn plan(slot: u32, env: &[(&str, &str)], ca_certificates: Option<&[u8]>) -> Plan {
-        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect()
-        };
-        Plan::new(&Wish {
-            id: &"abcdefghijkmnpqrstuvwxyz23".parse().unwrap(),
-            slot,
-            limits: Limits {
-                memory_bytes: 512 << 20,
-                cpu_millis: 1500,
-                pids: 256,
-            },
-            network: NetworkMode::Open,
-            env: &map(env),
-            layers: &[
-                "/state/images/layers/one".into(),
-                "/state/images/layers/two".into(),
-            ],
-            image_env: &map(&[("PATH", "/opt/bin:/bin"), ("FROM", "image")]),
-            workdir: "/workspace",
-            ca_certificates,
-        })
-    }
-
-    #[test]
-    fn the_plan_of_a_sandbox_is_reviewed() {
-        insta::assert_debug_snapshot!(plan(3, &[("FROM", "request")], Some(b"PEM")));
-    }
-
-    #[test]
-    fn the_request_wins_over_the_image_and_the_defaults() {
-        let plan = plan(
-            0,
-            &[("FROM", "request"), ("SSL_CERT_FILE", "/mine")],
-            Some(b""),
-        );
-        let has = |text: &str| plan.environment.iter().any(|line| line == text);
-        assert!(has("FROM=request") && has("PATH=/opt/bin:/bin") && has("SSL_CERT_FILE=/mine"));
-        assert!(has("PIP_CERT=/etc/ssl/certs/ca-certificates.crt") && has("HOME=/root"));
-    }
-
-    #[test]
-    fn every_mounted_place_is_a_directory_of_the_writable_layer() {
-        let plan = plan(0, &[], None);
-        for mount in &plan.mounts {
-            let first = mount.target.split('/').next().unwrap();
-            assert!(
-                plan.upper
-                    .iter()
-                    .any(|node| node.path == first
-                        && matches!(node.kind, NodeKind::Directory { .. })),
-                "{}",
-                mount.target
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn id_ranges_of_slots_are_disjoint_and_no_ones_else(a in 0..SLOTS_MAX, b in 0..SLOTS_MAX) {
-            let (first, second) = (uid_base(a), uid_base(b));
-            prop_assert!(first >= UID_FIRST);
-            prop_assert!(first.checked_add(UIDS_PER_SANDBOX).is_some_and(|end| end < 1 << 31));
-            prop_assert!(a == b || first.abs_diff(second) >= UIDS_PER_SANDBOX);
-        }
-
-        #[test]
-        fn nodes_come_after_their_folders_and_stay_inside(cpu in 0u32..1_000_000) {
-            let MountKind::Memory { nodes, .. } = processors(cpu) else { unreachable!() };
-            let mut seen = vec![String::new()];
-            for node in nodes {
-                let parent = Path::new(&node.path).parent().unwrap();
-                prop_assert!(seen.iter().any(|path| Path::new(path) == parent));
-                prop_assert!(!node.path.starts_with('/') && !node.path.contains(".."));
-                seen.push(node.path);
-            }
-        }
-    }
-}
+mod tests;

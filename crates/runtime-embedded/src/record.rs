@@ -93,6 +93,12 @@ pub(crate) fn try_lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Gives the lock back, also if a child of this process still has the file open.
+pub(crate) fn unlock(lock: &File) {
+    // Closing would do the same as soon as the last child has ended.
+    let _ = rustix::fs::flock(lock, rustix::fs::FlockOperation::Unlock);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,7 +145,9 @@ mod tests {
         let lock = try_lock(folder.path()).unwrap();
         assert!(lock.is_some());
         assert!(try_lock(folder.path()).unwrap().is_none());
-        drop(lock);
+        let copy = lock.as_ref().map(|lock| lock.try_clone().unwrap());
+        unlock(&lock.unwrap());
+        assert!(copy.is_some());
         assert!(try_lock(folder.path()).unwrap().is_some());
     }
 }

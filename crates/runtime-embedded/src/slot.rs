@@ -91,6 +91,14 @@ impl Slots {
         }
     }
 
+    /// Whether the slot is the sandbox's, and not another's since the host was restarted.
+    pub(crate) fn is_held_by(&self, slot: u32, id: &str) -> bool {
+        matches!(
+            read(&self.folder.join(slot.to_string())),
+            Ok(Some(Content::Held(holder))) if holder.id == id
+        )
+    }
+
     /// Removes slots whose sandbox is gone; what is left, by slot.
     pub(crate) fn reclaim(&self) -> Result<BTreeMap<u32, Holder>, Error> {
         let _lock = self.lock()?;
@@ -229,7 +237,7 @@ mod tests {
         let (layout, mut slots) = slots(folder.path());
         let slot = slots.take(&holder(&layout, "a")).unwrap();
         slots.free(slot, "b").unwrap();
-        assert_eq!(slots.held().len(), 1);
+        assert!(slots.is_held_by(slot, "a") && !slots.is_held_by(slot, "b"));
         slots.free(slot, "a").unwrap();
         slots.free(slot, "a").unwrap();
         assert!(slots.held().is_empty());

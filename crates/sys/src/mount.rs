@@ -101,6 +101,10 @@ mod tests {
     #[test]
     fn a_file_that_is_no_mount_is_refused() {
         let file = tempfile::tempfile().unwrap();
-        assert!(set_attributes(&file, Attributes::default(), None).is_err());
+        let attributes = Attributes {
+            read_only: true,
+            ..Attributes::default()
+        };
+        assert!(set_attributes(&file, attributes, None).is_err());
     }
 }

@@ -29,12 +29,13 @@ fn bytes_that_are_no_frames_close_the_connection_only() {
         &[0, 0, 0, 0, 9],
     ] {
         let mut client = agent.connect();
-        client.stream.write_all(bytes).unwrap();
+        // The agent may close before it has taken all of it.
+        let _ = client.stream.write_all(bytes);
         assert!(is_closed(&mut client), "{bytes:?}");
     }
     // Only the server's kinds are accepted.
     let mut client = agent.connect();
-    client.send_frame(FrameKind::Output, b"x").unwrap();
+    let _ = client.send_frame(FrameKind::Output, b"x");
     assert!(is_closed(&mut client));
     assert_eq!(other.ask(&Request::Ping), Reply::Pong { version: VERSION });
 }

@@ -221,10 +221,22 @@ impl Conversation {
         }
     }
 
+    /// Room for `more_bytes`, in a new buffer if need be. `BytesMut::reserve` would
+    /// double a buffer whose front is still in use, and so reach the size of a
+    /// whole file.
+    fn make_room(&mut self, more_bytes: usize) {
+        let length = self.incoming.len();
+        if self.incoming.capacity() - length < more_bytes {
+            let mut roomy = BytesMut::with_capacity(length + more_bytes);
+            roomy.extend_from_slice(&self.incoming);
+            self.incoming = roomy;
+        }
+    }
+
     /// Takes a whole frame out of what has come, or makes room for more of it.
     fn take_frame(&mut self) -> Result<Option<Incoming>, AgentError> {
         let Some(header) = self.incoming.first_chunk::<HEADER_BYTES>() else {
-            self.incoming.reserve(FIRST_READ_BYTES);
+            self.make_room(FIRST_READ_BYTES);
             return Ok(None);
         };
         let header = Header::decode(*header).map_err(AgentError::Frame)?;
@@ -232,7 +244,7 @@ impl Conversation {
         if self.incoming.len() < frame_bytes {
             // Room grows with what comes, not with what is announced.
             let missing_bytes = frame_bytes - self.incoming.len();
-            self.incoming.reserve(missing_bytes.min(CHUNK_BYTES));
+            self.make_room(missing_bytes.min(self.incoming.len().max(CHUNK_BYTES)));
             return Ok(None);
         }
         self.incoming.advance(HEADER_BYTES);

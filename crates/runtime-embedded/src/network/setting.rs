@@ -15,7 +15,7 @@ pub(super) fn write(path: &str, value: &'static str) -> Result<(), NetworkError>
     })
 }
 
-/// Like [`write`], for settings of a protocol that the kernel may have left out.
+/// Like [`write()`], for settings of a protocol that the kernel may have left out.
 pub(super) fn write_if_present(path: &str, value: &'static str) -> Result<(), NetworkError> {
     match write(path, value) {
         Err(NetworkError::Setting { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

@@ -120,14 +120,24 @@ fn decisions(text: &str) -> io::Result<BTreeMap<u32, Decision>> {
             .map(Condition::read)
             .collect::<io::Result<Vec<_>>>()?;
         if conditions.is_empty() {
-            return Err(io::Error::other(format!("{}: a rule without conditions", rule.call)));
+            return Err(io::Error::other(format!(
+                "{}: a rule without conditions",
+                rule.call
+            )));
         }
-        match decisions.entry(number).or_insert(Decision::AllowIf(Vec::new())) {
+        match decisions
+            .entry(number)
+            .or_insert(Decision::AllowIf(Vec::new()))
+        {
             Decision::AllowIf(rules) => rules.push(conditions),
             _ => return Err(io::Error::other(format!("{}: listed twice", rule.call))),
         }
     }
-    for number in profile.absent.iter().filter_map(|absent| number(&absent.call)) {
+    for number in profile
+        .absent
+        .iter()
+        .filter_map(|absent| number(&absent.call))
+    {
         decisions.insert(number, Decision::Fail(compile::errno(libc::ENOSYS)));
     }
     Ok(decisions)
@@ -250,7 +260,10 @@ mod tests {
         // The second has the bit of the x32 interface set.
         for number in [600, 0x4000_0000] {
             let result = compile::run(&program, number, ARCHITECTURE, [0; 6]);
-            assert_eq!(result, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs());
+            assert_eq!(
+                result,
+                libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()
+            );
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
             net::UnixListener,
         },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -26,13 +26,13 @@ use super::{
     host::Host,
     id_map::{self, Pending},
     init::{self, Luggage, Report},
-    nodes, packet_pair,
+    packet_pair,
 };
 use crate::{
     cgroup::{AgentFiles, Entrance},
     error::{At as _, Error, Step},
     image::Store,
-    layout::{UPPER, WORK, open_folder},
+    layout::{UPPER, WORK},
     network::{self, DnsSockets},
     plan::{Plan, Wish, uid_base},
     process::Identity,
@@ -114,26 +114,27 @@ pub(super) fn run(host: &Host, prepared: Prepared) -> sandbox::Result<Made> {
     let parts = make_parts(host, &prepared, pending, &mut watch)?;
     let (socket, theirs) = packet_pair().at(Step::CloneProcess, "a connection")?;
     let birth = parts.entrance.birth.as_ref().map(|group| group.as_fd());
-    let cloned =
-        match sys::namespace::clone_into_namespaces(birth).at(Step::CloneProcess, "new namespaces")? {
-            Side::Parent(cloned) => cloned,
-            Side::Child => {
-                // The lock is the worker's; a copy here would outlive it.
-                drop(prepared.lock);
-                drop(socket);
-                init::run(&Luggage {
-                    plan: &parts.plan,
-                    folder: &parts.folder,
-                    filter: &host.filter,
-                    agent: &host.agent,
-                    user_namespace: &parts.user_namespace,
-                    listener: &parts.listener,
-                    files: &parts.files,
-                    entrance: &parts.entrance,
-                    socket: &theirs,
-                })
-            }
-        };
+    let cloned = match sys::namespace::clone_into_namespaces(birth)
+        .at(Step::CloneProcess, "new namespaces")?
+    {
+        Side::Parent(cloned) => cloned,
+        Side::Child => {
+            // The lock is the worker's; a copy here would outlive it.
+            drop(prepared.lock);
+            drop(socket);
+            init::run(&Luggage {
+                plan: &parts.plan,
+                folder: &parts.folder,
+                filter: &host.filter,
+                agent: &host.agent,
+                user_namespace: &parts.user_namespace,
+                listener: &parts.listener,
+                files: &parts.files,
+                entrance: &parts.entrance,
+                socket: &theirs,
+            })
+        }
+    };
     drop(theirs);
     watch.lap("clone");
     let started = start(host, parts, &cloned, &socket, &mut watch);
@@ -177,7 +178,6 @@ fn make_parts(
     };
     record.write(&folder)?;
     drop(hold);
-    let certificates = host.ca_certificates()?;
     let plan = Plan::new(&Wish {
         id: &wanted.id,
         slot,
@@ -187,7 +187,7 @@ fn make_parts(
         layers: &record.layers,
         image_env: &image.env,
         workdir: &image.workdir,
-        ca_certificates: certificates.as_deref(),
+        ca_layer: host.ca_layer.as_deref(),
     });
     watch.lap("record");
     prepare_upper(&plan, &folder)?;
@@ -210,8 +210,8 @@ fn make_parts(
     })
 }
 
-/// Makes the writable layer and what is in it from the start.
-fn prepare_upper(plan: &Plan, folder: &std::path::Path) -> Result<(), Error> {
+/// Makes the writable layer, still empty.
+fn prepare_upper(plan: &Plan, folder: &Path) -> Result<(), Error> {
     let at = Step::PrepareUpper;
     let (upper, work) = (folder.join(UPPER), folder.join(WORK));
     DirBuilder::new()
@@ -222,11 +222,7 @@ fn prepare_upper(plan: &Plan, folder: &std::path::Path) -> Result<(), Error> {
         .mode(0o755)
         .create(&upper)
         .at(at, upper.display())?;
-    chown(&upper, Some(plan.uid_base), Some(plan.uid_base)).at(at, upper.display())?;
-    let opened = open_folder(&upper).at(at, upper.display())?;
-    nodes::make(opened.as_fd(), &plan.upper, plan.uid_base)
-        .map_err(|(path, error)| (upper.join(path), error))
-        .or_else(|(path, error)| Err(error).at(at, path.display()))
+    chown(&upper, Some(plan.uid_base), Some(plan.uid_base)).at(at, upper.display())
 }
 
 /// Binds the agent's socket, which only the server may connect to.

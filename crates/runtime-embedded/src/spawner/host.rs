@@ -1,13 +1,25 @@
 //! What every worker needs to know, found out once.
 
-use std::{fs, io::Read as _, os::fd::OwnedFd};
+use std::{
+    ffi::CString,
+    fs::{self, DirBuilder, Permissions},
+    io::{self, Read as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     cgroup::{self, Cgroups},
     config::SpawnerConfig,
     error::{At as _, Error, Step},
-    layout::Layout,
+    layout::{Layout, open_folder},
     network,
+    plan::CA_BUNDLE,
     process::{Identity, boot_id},
     seccomp::Filter,
     slot::Slots,
@@ -29,13 +41,19 @@ pub(super) struct Host {
     pub(super) boot_id: String,
     pub(super) spawner: Identity,
     pub(super) server: Identity,
+    /// A layer with the operator's certificates in it.
+    pub(super) ca_layer: Option<PathBuf>,
 }
 
 impl Host {
     /// Prepares folders, control groups and the firewall.
-    pub(super) fn new(config: SpawnerConfig, agent: OwnedFd) -> Result<Self, Error> {
+    pub(super) fn new(mut config: SpawnerConfig, agent: OwnedFd) -> Result<Self, Error> {
         let layout = Layout::new(&config.state_dir, &config.run_dir, &config.network.lock_dir);
         layout.prepare()?;
+        // Layers are opened without following links, so the way to them must have none.
+        config.state_dir =
+            fs::canonicalize(&config.state_dir).at(Step::MakeFolder, config.state_dir.display())?;
+        let layout = Layout::new(&config.state_dir, &config.run_dir, &config.network.lock_dir);
         let cgroups = cgroup::discover(&layout.cgroup_root())?;
         cgroups.prepare()?;
         // A host without a firewall has sandboxes without a network; the creation of
@@ -53,20 +71,52 @@ impl Host {
             boot_id: boot_id().at(Step::LaunchSpawner, "the boot id")?,
             spawner: Identity::own().at(Step::LaunchSpawner, "its own identity")?,
             server: super::server_identity().at(Step::LaunchSpawner, "the server's identity")?,
+            ca_layer: config
+                .ca_certificates
+                .as_deref()
+                .map(|bundle| ca_layer(&layout, bundle))
+                .transpose()?,
             layout,
             config,
         })
     }
+}
 
-    /// The operator's certificates, as they are now.
-    pub(super) fn ca_certificates(&self) -> Result<Option<Vec<u8>>, Error> {
-        let Some(path) = &self.config.ca_certificates else {
-            return Ok(None);
-        };
-        let mut bundle = Vec::new();
-        fs::File::open(path)
-            .and_then(|file| file.take(CERTIFICATES_BYTES_MAX).read_to_end(&mut bundle))
-            .at(Step::ReadCertificates, path.display())?;
-        Ok(Some(bundle))
+/// Puts the operator's certificates, as they are now, into a layer of their own, which
+/// all sandboxes share. Its name is that of its content, so it never changes.
+fn ca_layer(layout: &Layout, bundle: &Path) -> Result<PathBuf, Error> {
+    let mut content = Vec::new();
+    fs::File::open(bundle)
+        .and_then(|file| file.take(CERTIFICATES_BYTES_MAX).read_to_end(&mut content))
+        .at(Step::ReadCertificates, bundle.display())?;
+    let digest: String = Sha256::digest(&content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let layer = layout.certificates().join(digest);
+    if layer.exists() {
+        return Ok(layer);
     }
+    // Another server may make the same one: whoever renames first has made it.
+    let draft_name = format!("new-{}", std::process::id());
+    let draft = layout.certificates().join(&draft_name);
+    let make = || -> io::Result<()> {
+        let file = draft.join(CA_BUNDLE.trim_start_matches('/'));
+        let folder = file.parent().unwrap_or(&draft);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(folder)?;
+        fs::write(&file, &content)?;
+        fs::set_permissions(&file, Permissions::from_mode(0o644))?;
+        match fs::rename(&draft, &layer) {
+            Err(_) if layer.exists() => {
+                let certificates = open_folder(&layout.certificates())?;
+                sys::tree::remove(certificates, &CString::new(draft_name.as_str())?)
+            }
+            result => result,
+        }
+    };
+    make().at(Step::ReadCertificates, layer.display())?;
+    Ok(layer)
 }

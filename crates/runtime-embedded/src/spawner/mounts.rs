@@ -4,7 +4,8 @@
 //! can reach:
 //!
 //! ```text
-//! stage/0, 1, …   layers of the image, shown through the sandbox's id map, read-only
+//! stage/0, 1, …   layers on disk, shown through the sandbox's id map, read-only
+//! stage/fresh     the layer in memory above them
 //! stage/data      the sandbox's folder, with the writable layer
 //! stage/root      overlayfs of all these, then what is mounted over it
 //! stage/file, folder   empty, to hide parts of /proc behind
@@ -62,6 +63,8 @@ const MASK: Attributes = Attributes {
 const OVERLAY_OPTIONS: &str = "redirect_dir=on,index=off,metacopy=off,volatile";
 /// Room for the options of `mount`, one page with its final zero.
 const OPTIONS_BYTES_MAX: usize = 4095;
+/// The layer in memory.
+const FRESH: &str = "fresh";
 /// Mode of directories that only serve as mount points or folders of the stage.
 const STAGE_MODE: Mode = Mode::from_raw_mode(0o700);
 
@@ -133,6 +136,7 @@ impl Stage {
                 .and_then(|()| attach(&mapped, &self.0, &name))
                 .at(Step::MapLayer, layer.display())?;
         }
+        self.make_fresh(plan)?;
         let options = overlay_options(plan.layers.len());
         let at = Step::MountOverlay;
         if options.len() > OPTIONS_BYTES_MAX || plan.layers.is_empty() {
@@ -152,6 +156,16 @@ impl Stage {
         )
         .at(at, &options)?;
         openat(&self.0, "root", place_flags(), Mode::empty()).at(at, "the mounted root")
+    }
+
+    /// Makes the layer that lies above those on disk.
+    fn make_fresh(&self, plan: &Plan) -> Result<(), Error> {
+        let at = Step::PrepareUpper;
+        mkdirat(&self.0, FRESH, Mode::from_raw_mode(0o755)).at(at, FRESH)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(&self.0, FRESH, flags, Mode::empty()).at(at, FRESH)?;
+        nodes::make(folder.as_fd(), &plan.fresh, plan.uid_base)
+            .or_else(|(path, error)| Err(error).at(at, format_args!("/{path}")))
     }
 
     /// Hides and write-protects what the plan names below `/proc`.
@@ -175,10 +189,9 @@ const MASK_UNTIL_READY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 
 /// `lowerdir` has the topmost layer first.
 fn overlay_options(layers: usize) -> String {
-    let mut options = String::from("lowerdir=");
+    let mut options = format!("lowerdir={FRESH}");
     for number in (0..layers).rev() {
-        let separator = if number + 1 == layers { "" } else { ":" };
-        write!(options, "{separator}{number}").expect("writing to a string cannot fail");
+        write!(options, ":{number}").expect("writing to a string cannot fail");
     }
     write!(
         options,
@@ -385,9 +398,10 @@ mod tests {
     #[test]
     fn the_topmost_layer_comes_first() {
         assert!(
-            overlay_options(3).starts_with("lowerdir=2:1:0,upperdir=data/upper,workdir=data/work,")
+            overlay_options(3)
+                .starts_with("lowerdir=fresh:2:1:0,upperdir=data/upper,workdir=data/work,")
         );
-        assert!(overlay_options(1).starts_with("lowerdir=0,"));
+        assert!(overlay_options(1).starts_with("lowerdir=fresh:0,"));
     }
 
     #[test]

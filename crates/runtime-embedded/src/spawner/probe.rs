@@ -100,7 +100,7 @@ fn mount(folder: &Path, owner: u32, namespace: &OwnedFd) -> Result<(), Error> {
         slot: SLOTS_MAX,
         network: NetworkMode::None,
         layers: vec![folder.join(LAYER)],
-        upper: Vec::new(),
+        fresh: Vec::new(),
         mounts: Vec::new(),
         masked: &[],
         read_only: &[],

@@ -143,7 +143,9 @@ pub(super) fn take_down(host: &Host, id: &str, slot: Option<u32>) -> Result<Tras
     }
     let slot = slot
         .or(record.as_ref().map(|record| record.slot))
-        .or_else(|| slot_of(host, id));
+        .or_else(|| slot_of(host, id))
+        // Slots do not outlive a restart of the host, records do.
+        .filter(|slot| host.slots.is_held_by(*slot, id));
     let open = record.as_ref().is_none_or(|record| record.open_network);
     let has_link = open && network::capability().is_ok();
     if has_link && let Some(slot) = slot {

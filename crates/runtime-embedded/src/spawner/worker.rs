@@ -2,6 +2,7 @@
 
 use std::{fs::File, io, os::fd::OwnedFd, panic, time::Duration};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use sandbox::Id;
 
 use super::{check::Wanted, complain, create, host::Host, sweep, teardown};
@@ -17,6 +18,9 @@ use crate::{
 /// How long a creation may take, as the server sees it: longer than the worker
 /// gives itself.
 pub(crate) const CREATE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long an answer may take to be taken.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One request, checked, with what the spawner has done for it.
 #[derive(Debug)]
@@ -103,6 +107,14 @@ pub(super) fn run(host: &Host, job: Job, reply: &OwnedFd) -> i32 {
         complain(&error);
         return 1;
     }
+    // A server that does not read must not keep its workers.
+    let timeout = Some(ANSWER_DEADLINE);
+    if let Err(error) =
+        set_socket_timeout(reply, Timeout::Send, timeout).at(Step::AskSpawner, "its server")
+    {
+        complain(&error);
+        return 1;
+    }
     // Unwinding into the spawner's loop would make a second spawner of the worker.
     let done = panic::catch_unwind(panic::AssertUnwindSafe(|| work(host, job, reply)));
     i32::from(done.is_err())
@@ -153,7 +165,9 @@ fn create(host: &Host, prepared: create::Prepared, reply: &OwnedFd) {
         // The lock is still ours: nobody else is at it.
         let trash = teardown::take_down(host, id.as_str(), Some(slot));
         let _ = Answer::failed(&error).send(reply, &[]);
-        drop(lock);
+        if let Ok(lock) = &lock {
+            record::unlock(lock);
+        }
         match trash {
             Ok(trash) => trash.finish(host),
             Err(error) => complain(&error),

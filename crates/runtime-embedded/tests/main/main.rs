@@ -6,6 +6,7 @@
     reason = "what is no test function here serves tests"
 )]
 
+mod doctor;
 mod isolation;
 mod life;
 mod measure;

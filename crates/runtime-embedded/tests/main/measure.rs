@@ -10,7 +10,7 @@ use sandbox::{Id, NetworkMode, Runtime as _};
 
 use crate::support::{Place, shell, spec};
 
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 200;
 
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();

@@ -1,6 +1,6 @@
 //! A server for tests: makes sandboxes, says so, and waits to be killed.
 //!
-//! Arguments: folder, spawner, first process, `ephemeral` or `lasting`, ids….
+//! Arguments: folder, spawner, first process, `ephemeral`, `lasting` or `doctor`, ids….
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -9,6 +9,23 @@ use std::{
 
 use runtime_embedded::{Config, Embedded, Spawner, SpawnerProgram, network::NetworkConfig};
 use sandbox::{Limits, NetworkMode, Runtime as _, Spec};
+
+/// Prints what the doctor finds, one thing per line.
+fn doctor(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    for check in runtime_embedded::doctor::checks(config) {
+        writeln!(
+            io::stdout(),
+            "{:?} {}: {}",
+            check.status,
+            check.name,
+            check.finding
+        )?;
+    }
+    for leak in runtime_embedded::doctor::leaks(config) {
+        writeln!(io::stdout(), "Leak {} {}", leak.kind, leak.object)?;
+    }
+    Ok(())
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +52,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             args: vec!["--net".into(), "--".into(), spawner.clone()],
         },
     };
+    if mode == "doctor" {
+        return doctor(&config);
+    }
     let spawner = Spawner::launch(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -35,11 +35,12 @@ pub(super) async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let free = Arc::new(Semaphore::new(server.connections_max));
     let graceful = GracefulShutdown::new();
+    // Not `pipeline_flush`: it copies every answer into one buffer that was seen
+    // to double with each large download and is never given back.
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(server.header_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .pipeline_flush(true);
+        .max_buf_size(HEAD_BYTES_MAX);
     loop {
         let next = async {
             // First the permit: what is above the bound waits in the kernel's queue.

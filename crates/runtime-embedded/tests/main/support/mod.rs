@@ -122,8 +122,8 @@ impl Place {
         Embedded::start(config, spawner).await.unwrap()
     }
 
-    /// Name of the control group of this place's sandboxes.
-    fn cgroups(&self) -> Vec<PathBuf> {
+    /// The control groups of this place's sandboxes.
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let host = self.path().join("host");
         let digest = sha2_of(host.to_str().unwrap());
         let name = format!("sandboxai-{digest}");
