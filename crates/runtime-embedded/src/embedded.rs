@@ -15,8 +15,8 @@ use std::{
 use async_trait::async_trait;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sandbox::{
-    AgentStream, Capabilities, Created, Ended, Error, Found, Id, Result, Runtime, Spec, StepTime,
-    Usage,
+    AgentStream, Capabilities, Created, Ended, Error, Found, Id, Image, Result, Runtime, Spec,
+    StepTime, Usage,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -40,6 +40,10 @@ use crate::{
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// How long cleaning up after crashes may take; files are removed later.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(120);
+/// How long an image that was found counts as there.
+const FOUND_IMAGE_TTL: Duration = Duration::from_secs(10);
+/// How many found images are remembered.
+const FOUND_IMAGES_MAX: usize = 64;
 /// How long an agent may take to accept a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How often a full queue of connections is tried again.
@@ -56,6 +60,9 @@ pub struct Embedded {
     cgroups: Box<dyn Cgroups>,
     spawner: AsyncFd<OwnedFd>,
     live: Mutex<HashMap<Id, Arc<Live>>>,
+    /// Images that were found, and when: asking costs a worker process, and a
+    /// creation looks again anyway.
+    found_images: Mutex<HashMap<Image, Instant>>,
     /// More creations at once than processors only wait for each other.
     creating: Semaphore,
 }
@@ -92,6 +99,7 @@ impl Embedded {
             spawner: watch(spawner.socket, Interest::WRITABLE)
                 .at(Step::AskSpawner, "its socket")?,
             live: Mutex::default(),
+            found_images: Mutex::default(),
             creating: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         };
         embedded.ask(&Request::Sweep, SWEEP_DEADLINE).await?;
@@ -204,6 +212,24 @@ impl Embedded {
         }
     }
 
+    /// Whether the image was there a moment ago.
+    fn was_found(&self, image: &Image) -> bool {
+        let found = self.found_images.lock();
+        let found = found.unwrap_or_else(PoisonError::into_inner);
+        found
+            .get(image)
+            .is_some_and(|since| since.elapsed() < FOUND_IMAGE_TTL)
+    }
+
+    fn remember(&self, image: &Image) {
+        let found = self.found_images.lock();
+        let mut found = found.unwrap_or_else(PoisonError::into_inner);
+        if found.len() >= FOUND_IMAGES_MAX {
+            found.clear();
+        }
+        found.insert(image.clone(), Instant::now());
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Arc<Live>>> {
         // The map is whole after every statement that holds the lock.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
@@ -235,8 +261,14 @@ impl Runtime for Embedded {
             Store::open(self.layout.state())?.resolve(&spec.image)?;
             return Ok(());
         }
+        if self.was_found(&spec.image) {
+            return Ok(());
+        }
         let image = spec.image.to_string();
-        self.order(Request::Check { image }, REQUEST_DEADLINE).await
+        self.order(Request::Check { image }, REQUEST_DEADLINE)
+            .await?;
+        self.remember(&spec.image);
+        Ok(())
     }
 
     async fn create(&self, id: &Id, spec: &Spec) -> Result<Created> {
