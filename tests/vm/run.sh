@@ -150,7 +150,7 @@ run_suite() {
         -kernel "$kernel/boot/vmlinuz-$release" -initrd "$disks/initramfs.gz" \
         -append "console=ttyS0 quiet panic=-1 ${VM_CMDLINE:-}" \
         -drive "file=$disks/root.img,format=raw,if=virtio,cache=unsafe" "${images[@]}" \
-        </dev/null 2>&1 | tr -d '\r' | tee "$console" || true
+        </dev/null 2>&1 | sed -u 's,\r$,,' | tee "$console" || true
     rm -rf "$disks"
     grep -q '^guest: all [0-9]* checks passed$' "$console" || failed+=("$suite")
 }

@@ -223,6 +223,9 @@ impl Spawner {
                     *server = Some(current);
                     return Err(classify(&spec, step, source));
                 }
+                // A socket closed with something unread is reset: it was killed
+                // before it saw this request, and nothing has happened yet.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !is_new => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(SpawnError::TimedOut);
                 }

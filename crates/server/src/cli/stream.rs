@@ -66,7 +66,7 @@ pub(super) async fn print(mut events: Events, to: Output) -> Result<Value, Failu
     Err(unfinished())
 }
 
-/// As [`print`], without the colours that IPython always gives its tracebacks.
+/// As [`print()`], without the colours that IPython always gives its tracebacks.
 pub(super) async fn print_plain(mut events: Events, to: Output) -> Result<Value, Failure> {
     let (mut stdout, mut stderr) = (Plain::default(), Plain::default());
     while let Some(event) = events.next().await {
