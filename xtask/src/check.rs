@@ -68,7 +68,7 @@ const STEPS: &[Step] = &[
 const TESTS: Step = Step {
     name: "tests",
     program: "cargo",
-    arguments: &["test", "--workspace", "--locked"],
+    arguments: &["test", "--workspace", "--locked", "--no-fail-fast"],
     env: &[],
 };
 
