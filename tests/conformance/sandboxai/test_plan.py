@@ -77,6 +77,17 @@ def test_the_original_package_embedded(original: dict) -> None:
     run(str(ORIGINAL_PYTHON), "embedded", original)
 
 
+@pytest.mark.usefixtures("nothing_left")
+def test_the_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
+    """What a user installs: the wheel finds the program that it carries."""
+    wheel = max((ROOT / "target/wheels").glob("sandboxai-*.whl"), key=lambda path: path.stat().st_mtime)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = str(tmp_path / "venv/bin/python3")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True, timeout=300)
+    clean = {name: "" for name in ("PYTHONPATH", "SANDBOXAI_BINARY")}
+    run(python, "embedded", {**clean, "SANDBOXAI_SERVER_STATE_DIR": STATE_DIR})
+
+
 WAIT_FOREVER = """
 import sys, time
 from sandboxai import Sandbox
