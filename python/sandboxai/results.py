@@ -92,7 +92,7 @@ class IPythonCellResult:
 
     def _ipython_display_(self) -> None:
         """Shows output and rich results when the cell's result is the last value of a notebook cell."""
-        from IPython.display import display  # type: ignore[import-not-found]
+        from IPython.display import display
 
         if self.output:
             print(self.output, end="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Type
 
-from crewai.tools import BaseTool  # type: ignore[import-not-found]
+from crewai.tools import BaseTool
 from pydantic import BaseModel, Field
 
 from sandboxai import Sandbox
