@@ -33,9 +33,14 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["sandboxai-control", "sandboxai-sandbox"],
     ),
     (
+        "sandboxai-facade-daytona",
+        &["sandboxai-control", "sandboxai-sandbox"],
+    ),
+    (
         "sandboxai-server",
         &[
             "sandboxai-control",
+            "sandboxai-facade-daytona",
             "sandboxai-facade-sandboxai",
             "sandboxai-runtime-embedded",
             "sandboxai-sandbox",

@@ -30,10 +30,10 @@ mod reply;
 mod request;
 
 pub use reply::{
-    CellEnd, CellStatus, Entry, EntryKind, Exit, Failure, FailureKind, MimeBundle, ProcessInfo,
-    Reply,
+    CellEnd, CellStatus, Entry, EntryKind, Exit, Failure, FailureKind, KernelInfo, Match,
+    MimeBundle, ProcessInfo, ReplaceOutcome, Reply, SessionInfo,
 };
-pub use request::{Cell, Command, Exec, FileRequest, Request, Signal};
+pub use request::{Cell, Command, Exec, FileRequest, Request, Signal, TtySize};
 
 /// Version of the protocol, told in [`Reply::Pong`].
 pub const VERSION: u32 = 1;

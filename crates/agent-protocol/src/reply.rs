@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::TtySize;
+
 /// A message from the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
@@ -13,6 +15,12 @@ pub enum Reply {
     Pong {
         /// [`crate::VERSION`] of the agent.
         version: u32,
+        /// The image's working directory.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        workdir: String,
+        /// The home directory of the user that commands run as.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        home: String,
     },
     /// A background process runs.
     Started(ProcessInfo),
@@ -46,6 +54,35 @@ pub enum Reply {
         /// At most some hundreds.
         entries: Vec<Entry>,
     },
+    /// Some lines that contain a text. Not final.
+    Matches {
+        /// At most some hundreds.
+        matches: Vec<Match>,
+    },
+    /// What a replacement did to each file, in the order asked for.
+    Replaced {
+        /// One per file.
+        outcomes: Vec<ReplaceOutcome>,
+    },
+    /// All shell sessions.
+    Sessions {
+        /// In order of their opening.
+        sessions: Vec<SessionInfo>,
+    },
+    /// All contexts that have a kernel.
+    Kernels {
+        /// In order of their start.
+        kernels: Vec<KernelInfo>,
+    },
+    /// The file system of the sandbox.
+    Disk {
+        /// Its size in bytes.
+        total_bytes: u64,
+        /// What is in use, bytes.
+        used_bytes: u64,
+    },
+    /// The port is connected; raw bytes follow.
+    Connected,
     /// The request was carried out.
     Done {
         /// A listing or an output that is longer than the limit was cut.
@@ -61,9 +98,14 @@ impl Reply {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Display { .. } | Self::Entries { .. } => false,
+            Self::Display { .. } | Self::Entries { .. } | Self::Matches { .. } => false,
             Self::Entry { more, .. } => !more,
             Self::Pong { .. }
+            | Self::Replaced { .. }
+            | Self::Sessions { .. }
+            | Self::Kernels { .. }
+            | Self::Disk { .. }
+            | Self::Connected
             | Self::Started(_)
             | Self::Exited(_)
             | Self::Processes { .. }
@@ -111,6 +153,59 @@ pub struct ProcessInfo {
     /// How it ended, if it has.
     #[serde(default)]
     pub exit: Option<Exit>,
+    /// The caller's name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Size of its terminal, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<TtySize>,
+}
+
+/// A shell session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its name.
+    pub session: String,
+    /// When it was opened, milliseconds since the epoch by the sandbox's clock.
+    pub opened_ms: u64,
+    /// Its commands, in order; the oldest may be forgotten.
+    pub commands: Vec<ProcessInfo>,
+}
+
+/// The kernel of a context.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelInfo {
+    /// The context.
+    pub context: String,
+    /// Its working directory at the start.
+    pub cwd: String,
+    /// When it was started, milliseconds since the epoch by the sandbox's clock.
+    pub started_ms: u64,
+    /// Whether its process is alive.
+    pub alive: bool,
+}
+
+/// A line that contains a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Match {
+    /// The file.
+    pub path: String,
+    /// The line, counted from 1.
+    pub line: u64,
+    /// The line's text, shortened; bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// What a replacement did to one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceOutcome {
+    /// The file as asked for.
+    pub path: String,
+    /// How many places were replaced.
+    pub replaced: u64,
+    /// Why it was left as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
 }
 
 /// How a cell ended.
@@ -233,7 +328,11 @@ mod tests {
     #[test]
     fn the_form_of_replies_is_frozen() {
         golden(
-            &Reply::Pong { version: 1 },
+            &Reply::Pong {
+                version: 1,
+                workdir: String::new(),
+                home: String::new(),
+            },
             r#"{"reply":"pong","version":1}"#,
         );
         golden(

@@ -26,7 +26,65 @@ pub enum Request {
         /// Also what comes later, until it ends.
         #[serde(default)]
         follow: bool,
+        /// Leave out what it has said before.
+        #[serde(default)]
+        skip_kept: bool,
     },
+    /// Changes the size of the terminal of a background process: [`crate::Reply::Done`].
+    ResizeTty {
+        /// Id of the process.
+        process: u64,
+        /// The new size.
+        size: TtySize,
+    },
+    /// Opens a shell session: a shell that keeps its state from command to
+    /// command: [`crate::Reply::Done`].
+    OpenSession {
+        /// Its name, chosen by the caller.
+        session: String,
+        /// Where its shell starts; the image's working directory when absent.
+        #[serde(default)]
+        cwd: Option<String>,
+        /// On top of the sandbox's environment.
+        #[serde(default)]
+        env: BTreeMap<String, String>,
+    },
+    /// Runs a command in the shell of a session, after those before it:
+    /// [`crate::Reply::Started`]. It counts as a background process from there
+    /// on: output, input and signals go by its id. A command that replaces the
+    /// shell by another program (`exec`) ends when that program does, and the
+    /// next command gets a new shell.
+    RunInSession {
+        /// Which session.
+        session: String,
+        /// The command.
+        command: String,
+    },
+    /// All sessions: [`crate::Reply::Sessions`].
+    Sessions,
+    /// Ends the processes of a session and forgets it: [`crate::Reply::Done`].
+    CloseSession {
+        /// Which session.
+        session: String,
+    },
+    /// Connects to a TCP port inside the sandbox: [`crate::Reply::Connected`],
+    /// after which the stream carries the raw bytes of that connection in both
+    /// directions and serves no further request.
+    ConnectPort {
+        /// The port, on the loopback address.
+        port: u16,
+    },
+    /// Changes the environment of everything started from now on: [`crate::Reply::Done`].
+    SetEnvironment {
+        /// Variables to set.
+        #[serde(default)]
+        set: BTreeMap<String, String>,
+        /// Variables to remove.
+        #[serde(default)]
+        unset: Vec<String>,
+    },
+    /// Size and use of the sandbox's file system: [`crate::Reply::Disk`].
+    Disk,
     /// Input for a background process: input frames, then
     /// [`crate::Reply::Done`]. `InputEnd` ends this request; `close` also closes stdin.
     Input {
@@ -56,6 +114,21 @@ pub enum Request {
         /// The context.
         context: String,
     },
+    /// Starts the kernel of a new context: [`crate::Reply::Done`].
+    StartKernel {
+        /// The context; it must not exist.
+        context: String,
+        /// Its working directory; the image's when absent.
+        #[serde(default)]
+        cwd: Option<String>,
+    },
+    /// Ends the kernel of a context and forgets the context: [`crate::Reply::Done`].
+    EndKernel {
+        /// The context.
+        context: String,
+    },
+    /// All contexts: [`crate::Reply::Kernels`].
+    Kernels,
     /// Something about files.
     File(FileRequest),
 }
@@ -66,12 +139,21 @@ pub enum Request {
 pub enum Command {
     /// Run by `/bin/sh -c`.
     Shell(String),
+    /// Run by the best shell of the image: bash if it has one, else `/bin/sh`.
+    Script(String),
     /// Program (looked up in `PATH`) and arguments, no shell.
     Argv(Vec<String>),
 }
 
+impl Default for Command {
+    /// Nothing: the shell ends at once.
+    fn default() -> Self {
+        Self::Shell(String::new())
+    }
+}
+
 /// A command and how to run it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// What to run.
     pub command: Command,
@@ -90,6 +172,25 @@ pub struct Exec {
     /// Whether input frames follow; else standard input is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+    /// Give it a terminal of this size instead of pipes; for background
+    /// processes. Its input is then always open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<TtySize>,
+    /// A name of the caller's for a background process; no two that run have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The user to run as, by name or number; root when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TtySize {
+    /// Characters in a row.
+    pub cols: u16,
+    /// Rows.
+    pub rows: u16,
 }
 
 /// Signals that can be sent to processes.
@@ -133,6 +234,23 @@ pub struct Cell {
     /// Environment variables set in the kernel while the cell runs.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Do not show the value of the last expression.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hide_result: bool,
+}
+
+impl Default for Cell {
+    /// Nothing, in the default context.
+    fn default() -> Self {
+        Self {
+            code: String::new(),
+            context: default_context(),
+            timeout_ms: None,
+            merge_output: false,
+            env: BTreeMap::new(),
+            hide_result: false,
+        }
+    }
 }
 
 fn default_context() -> String {
@@ -178,6 +296,37 @@ pub enum FileRequest {
         depth: u32,
         /// Stop after so many.
         limit: u64,
+    },
+    /// Lines of the text files of a tree that contain a text:
+    /// [`crate::Reply::Matches`] (several), then [`crate::Reply::Done`]. Links are
+    /// not followed; files with a NUL byte count as binary and are skipped.
+    Grep {
+        /// A file or directory.
+        path: String,
+        /// The text, taken literally.
+        pattern: String,
+        /// Stop after so many lines.
+        limit: u64,
+    },
+    /// Entries of a tree whose last component matches a glob pattern (`*`, `?`,
+    /// `[…]`, `{a,b}`): [`crate::Reply::Entries`] (several), then [`crate::Reply::Done`].
+    Glob {
+        /// A directory.
+        path: String,
+        /// The pattern.
+        pattern: String,
+        /// Stop after so many entries.
+        limit: u64,
+    },
+    /// Replaces every occurrence of a text in files, each atomically:
+    /// [`crate::Reply::Replaced`].
+    Replace {
+        /// Which files.
+        paths: Vec<String>,
+        /// The text, taken literally.
+        pattern: String,
+        /// What takes its place.
+        replacement: String,
     },
     /// One entry, not following a final symbolic link: [`crate::Reply::Entry`].
     Stat {
@@ -250,6 +399,9 @@ mod tests {
                 timeout_ms: Some(5),
                 merge_output: true,
                 stdin: false,
+                tty: None,
+                tag: None,
+                user: None,
             }),
             r#"{"op":"exec","command":{"shell":"echo hi"},"env":{},"cwd":null,"timeout_ms":5,"merge_output":true,"stdin":false}"#,
         );

@@ -39,7 +39,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The program and its surroundings for a command.
 pub(crate) fn spec(context: &Context, exec: &Exec) -> SpawnSpec {
     let argv = match &exec.command {
-        Command::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
+        Command::Shell(line) | Command::Script(line) => {
+            vec!["/bin/sh".into(), "-c".into(), line.into()]
+        }
         Command::Argv(argv) => argv.iter().map(Into::into).collect(),
     };
     let cwd = exec.cwd.as_deref().unwrap_or_default();

@@ -41,6 +41,9 @@ pub(crate) fn serve(
         FileRequest::List { path, depth, limit } => {
             list::list(&named(path)?, *depth, *limit, connection)
         }
+        FileRequest::Grep { .. } | FileRequest::Glob { .. } | FileRequest::Replace { .. } => {
+            Err(crate::failure::invalid("not served").into())
+        }
         FileRequest::Stat { path } => Ok(entry::stat(&named(path)?)?),
         FileRequest::MakeDirectory { path, mode: bits } => {
             Ok(change::make_directory(&named(path)?, mode(*bits)?)?)

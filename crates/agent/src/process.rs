@@ -137,6 +137,8 @@ impl Process {
             command: self.command.clone(),
             started_ms: self.started_ms,
             exit: self.exit_with_truncation(),
+            tag: None,
+            tty: None,
         }
     }
 
@@ -328,7 +330,7 @@ fn start(context: &Arc<Context>, exec: &Exec, id: u64) -> Result<Arc<Process>, S
 /// A command as listings show it.
 fn shown(command: &Command) -> String {
     let text = match command {
-        Command::Shell(line) => line.clone(),
+        Command::Shell(line) | Command::Script(line) => line.clone(),
         Command::Argv(argv) => argv.join(" "),
     };
     let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();

@@ -72,13 +72,17 @@ impl Agent {
     ) -> Result<Option<Reply>, Stop> {
         let done = || Reply::Done { truncated: false };
         let reply = match request {
-            Request::Ping => Reply::Pong { version: VERSION },
+            Request::Ping => Reply::Pong {
+                version: VERSION,
+                workdir: String::new(),
+                home: String::new(),
+            },
             Request::Exec(exec) => exec::run(&self.context, exec, connection)?,
             Request::Start(exec) => self.processes.start(&self.context, exec)?,
             Request::Processes => self.processes.list(),
-            Request::Output { process, follow } => {
-                self.processes.output(*process, *follow, connection)?
-            }
+            Request::Output {
+                process, follow, ..
+            } => self.processes.output(*process, *follow, connection)?,
             Request::Input { process, close } => {
                 self.processes.input(*process, *close, connection)?
             }
@@ -96,6 +100,7 @@ impl Agent {
                 done()
             }
             Request::File(request) => file::serve(&self.context, request, connection)?,
+            _ => return Err(crate::failure::invalid("not served").into()),
         };
         Ok(Some(reply))
     }
@@ -115,5 +120,6 @@ fn is_short(request: &Request) -> bool {
         | Request::Input { .. }
         | Request::Cell(_)
         | Request::File(_) => false,
+        _ => false,
     }
 }

@@ -454,7 +454,9 @@ os._exit(1)",
     assert_eq!(
         agent.connect().ask(&Request::Ping),
         Reply::Pong {
-            version: agent_protocol::VERSION
+            version: agent_protocol::VERSION,
+            workdir: String::new(),
+            home: String::new()
         }
     );
 }

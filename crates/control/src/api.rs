@@ -6,8 +6,8 @@ use bytes::Bytes;
 use sandbox::{EndReason, Id, Image, Limits, Name, NetworkMode, Space, Spec, State, StepTime};
 
 pub use agent_protocol::{
-    Cell, CellEnd, CellStatus, Command, Entry, EntryKind, Exec, Exit, MimeBundle, ProcessInfo,
-    Signal,
+    Cell, CellEnd, CellStatus, Command, Entry, EntryKind, Exec, Exit, KernelInfo, Match,
+    MimeBundle, ProcessInfo, ReplaceOutcome, SessionInfo, Signal, TtySize,
 };
 
 /// How `control` behaves; validated by `server::config`.
@@ -71,6 +71,20 @@ pub struct Create {
     pub idle_timeout: Option<Duration>,
     /// Maximum lifetime.
     pub lifetime_max: Option<Duration>,
+    /// Stop after so long without an operation.
+    pub stop_after_idle: Option<Duration>,
+    /// Pause after so long without an operation.
+    pub pause_after_idle: Option<Duration>,
+    /// Archive so long after it was stopped.
+    pub archive_after_stop: Option<Duration>,
+    /// End so long after it was stopped.
+    pub delete_after_stop: Option<Duration>,
+    /// Labels of the caller's, to be filtered by.
+    pub labels: BTreeMap<String, String>,
+    /// What a facade remembers about it; never shown to callers as such.
+    pub annotations: BTreeMap<String, String>,
+    /// Its identity, when the caller has given it away already.
+    pub id: Option<Id>,
     /// The same key with the same request makes one sandbox.
     pub idempotency_key: Option<String>,
 }
@@ -88,6 +102,10 @@ pub struct Sandbox {
     pub image_requested: String,
     /// What it is, aliases resolved and defaults filled in.
     pub spec: Spec,
+    /// Labels of the caller's.
+    pub labels: BTreeMap<String, String>,
+    /// What a facade remembers about it.
+    pub annotations: BTreeMap<String, String>,
     /// Where it is in its life.
     pub state: State,
     /// When it was created, milliseconds since the epoch.
@@ -180,4 +198,45 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// Whether there are more than the limit.
     pub truncated: bool,
+}
+
+/// A change of state, for whoever watches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateChange {
+    /// The sandbox after the change; with its tombstone when it has ended.
+    pub sandbox: Sandbox,
+    /// The state before; `None` for a new one.
+    pub from: Option<State>,
+}
+
+/// New limits of a sandbox; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resize {
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPU in thousandths.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+/// A connection to a port inside a sandbox. It counts as an operation while it is open.
+pub type PortStream = sandbox::AgentStream;
+
+/// Where things are inside a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The image's working directory.
+    pub workdir: String,
+    /// The home directory of the user that commands run as.
+    pub home: String,
+}
+
+/// Size and use of a sandbox's file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Its size in bytes.
+    pub total_bytes: u64,
+    /// What is in use, bytes.
+    pub used_bytes: u64,
 }

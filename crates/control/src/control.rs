@@ -128,11 +128,13 @@ impl Control {
         let core = &self.core;
         let now_ms = core.clock.now_ms();
         let sandbox = Sandbox {
-            id: Id::random()?,
+            id: create.id.map_or_else(Id::random, Ok)?,
             space: create.space,
             name: create.name.map_or_else(Name::random, Ok)?,
             image_requested: plan.image_requested,
             spec: plan.spec,
+            labels: create.labels,
+            annotations: create.annotations,
             state: State::Creating,
             created_ms: now_ms,
             active_ms: now_ms,

@@ -69,7 +69,7 @@ mod tests {
             idle in durations(),
             operations in 0usize..3,
         ) {
-            let lease = Lease { idle_timeout, lifetime_max };
+            let lease = Lease { idle_timeout, lifetime_max, ..Lease::default() };
             let ages = Ages { age, idle, operations };
             match outlook(&lease, ages) {
                 Outlook::Holds(left) => {
@@ -93,6 +93,7 @@ mod tests {
         let lease = Lease {
             idle_timeout: Some(Duration::from_secs(1)),
             lifetime_max: Some(Duration::from_secs(100)),
+            ..Lease::default()
         };
         let ages = |age| Ages {
             age: Duration::from_secs(age),

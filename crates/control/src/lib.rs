@@ -11,10 +11,13 @@
 
 mod agent;
 mod api;
+mod change;
 mod clock;
 mod collect;
 mod control;
 mod core;
+mod image;
+mod inside;
 mod jobs;
 mod lease;
 mod lifecycle;
@@ -35,3 +38,4 @@ pub use api::*;
 pub use clock::{Clock, SystemClock};
 pub use collect::{Collected, End, Output, collect};
 pub use control::Control;
+pub use image::{ImageBuild, ImageInfo, ImageJob, ImageJobKind, ImageJobState};

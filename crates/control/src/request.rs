@@ -57,6 +57,10 @@ pub(crate) fn plan(create: &Create, config: &Config, capabilities: &Capabilities
                 "lifetime_max",
                 create.lifetime_max.or(defaults.lifetime_max),
             )?,
+            stop_after_idle: lasting("stop_after_idle", create.stop_after_idle)?,
+            pause_after_idle: lasting("pause_after_idle", create.pause_after_idle)?,
+            archive_after_stop: lasting("archive_after_stop", create.archive_after_stop)?,
+            delete_after_stop: create.delete_after_stop,
         },
     };
     Ok(Plan {

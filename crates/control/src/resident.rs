@@ -2,6 +2,7 @@
 //! changes its life, and everybody who works in it.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, OnceLock,
@@ -45,6 +46,8 @@ pub(crate) struct Resident {
     pub(crate) name: Name,
     pub(crate) image_requested: String,
     pub(crate) spec: Spec,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) created_ms: i64,
     /// Idle connections to its agent.
     pub(crate) pool: Pool,
@@ -79,6 +82,8 @@ impl Resident {
             name: sandbox.name,
             image_requested: sandbox.image_requested,
             spec: sandbox.spec,
+            labels: sandbox.labels,
+            annotations: sandbox.annotations,
             created_ms: sandbox.created_ms,
             pool: Pool::default(),
             outcome: OnceLock::new(),
@@ -100,6 +105,8 @@ impl Resident {
             name: self.name.clone(),
             image_requested: self.image_requested.clone(),
             spec: self.spec.clone(),
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
             state: self.life.borrow().state(),
             created_ms: self.created_ms,
             active_ms: active_ms.max(self.created_ms),
@@ -174,9 +181,16 @@ impl Resident {
                 "sandbox `{}` is paused; resume it first",
                 self.name
             ))),
-            State::Stopping | State::Stopped | State::Gone | State::Failed => {
-                Err(self.lost(life.reason()))
-            }
+            State::Stopped
+            | State::Starting
+            | State::Archiving
+            | State::Archived
+            | State::Restoring => Err(Error::conflict(format!(
+                "sandbox `{}` is {}; start it first",
+                self.name,
+                life.state()
+            ))),
+            State::Stopping | State::Gone | State::Failed => Err(self.lost(life.reason())),
         }
     }
 

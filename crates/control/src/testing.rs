@@ -217,6 +217,7 @@ pub(crate) fn shell(line: &str) -> Exec {
         timeout_ms: None,
         merge_output: false,
         stdin: false,
+        ..Exec::default()
     }
 }
 
@@ -228,6 +229,7 @@ pub(crate) fn cell(code: &str) -> Cell {
         timeout_ms: None,
         merge_output: false,
         env: BTreeMap::new(),
+        ..Cell::default()
     }
 }
 

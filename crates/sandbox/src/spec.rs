@@ -100,6 +100,14 @@ pub struct Lease {
     pub idle_timeout: Option<Duration>,
     /// End this long after creation, whatever happens.
     pub lifetime_max: Option<Duration>,
+    /// Stop, keeping the files, after this long without any operation on it.
+    pub stop_after_idle: Option<Duration>,
+    /// Pause after this long without any operation on it.
+    pub pause_after_idle: Option<Duration>,
+    /// Archive this long after it was stopped.
+    pub archive_after_stop: Option<Duration>,
+    /// End this long after it was stopped; zero means that stopping ends it.
+    pub delete_after_stop: Option<Duration>,
 }
 
 /// Everything needed to make one sandbox.

@@ -11,10 +11,18 @@ pub enum State {
     Running,
     /// Frozen; its processes exist but do not run.
     Paused,
-    /// Being ended.
+    /// Its processes are being ended; its files are kept or removed.
     Stopping,
     /// Its processes are gone, its files are kept.
     Stopped,
+    /// Being started again from its kept files.
+    Starting,
+    /// Its files are being packed.
+    Archiving,
+    /// Its files are packed and take little space.
+    Archived,
+    /// Its files are being unpacked; it is started then.
+    Restoring,
     /// Nothing of it is left but its tombstone.
     Gone,
     /// It could not be made; nothing of it is left but its tombstone.
@@ -31,6 +39,10 @@ impl State {
             Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Archiving => "archiving",
+            Self::Archived => "archived",
+            Self::Restoring => "restoring",
             Self::Gone => "gone",
             Self::Failed => "failed",
         }

@@ -9,6 +9,7 @@ fn cell(context: &str) -> Cell {
         timeout_ms: None,
         merge_output: false,
         env: BTreeMap::new(),
+        ..Cell::default()
     }
 }
 

@@ -164,6 +164,7 @@ pub(crate) fn shell(line: &str) -> Exec {
         timeout_ms: None,
         merge_output: false,
         stdin: false,
+        ..Exec::default()
     }
 }
 

@@ -20,7 +20,11 @@ fn list(agent: &Agent) -> Vec<ProcessInfo> {
 
 fn output(agent: &Agent, process: u64, follow: bool) -> (Vec<u8>, Vec<u8>, Reply) {
     let mut client = agent.connect();
-    client.send(&Request::Output { process, follow });
+    client.send(&Request::Output {
+        process,
+        follow,
+        skip_kept: false,
+    });
     let (stdout, stderr, mut replies) = client.receive_all();
     (stdout, stderr, replies.pop().unwrap())
 }

@@ -181,6 +181,7 @@ pub(crate) fn cell(code: &str) -> Cell {
         timeout_ms: None,
         merge_output: false,
         env: BTreeMap::new(),
+        ..Cell::default()
     }
 }
 

@@ -69,7 +69,14 @@ impl Session {
     /// # Errors
     /// None but a fault of ours: the request is small.
     pub(crate) fn output(mut self, process: u64, follow: bool) -> Result<PieceStream<Piece>> {
-        self.ask(&Request::Output { process, follow }, Input::none())?;
+        self.ask(
+            &Request::Output {
+                process,
+                follow,
+                skip_kept: false,
+            },
+            Input::none(),
+        )?;
         Ok(self.pieces(Shape::Output, (!follow).then_some(STALL_TIME_MAX)))
     }
 

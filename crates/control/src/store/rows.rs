@@ -97,8 +97,11 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
             lease: Lease {
                 idle_timeout: duration(row, 10)?,
                 lifetime_max: duration(row, 11)?,
+                ..Lease::default()
             },
         },
+        labels: std::collections::BTreeMap::new(),
+        annotations: std::collections::BTreeMap::new(),
         state: state(&word).ok_or_else(|| odd(12, format!("{word:?} is no state")))?,
         created_ms: row.get(13)?,
         active_ms: row.get(14)?,

@@ -18,9 +18,11 @@ fn sandbox(name: &str) -> Sandbox {
             network: NetworkMode::Open,
             lease: Lease {
                 idle_timeout: Some(Duration::from_millis(1500)),
-                lifetime_max: None,
+                ..Lease::default()
             },
         },
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         state: State::Creating,
         created_ms: 1000,
         active_ms: 1000,

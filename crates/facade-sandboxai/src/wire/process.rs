@@ -36,6 +36,7 @@ impl StartProcessRequest {
             timeout_ms: None,
             merge_output: false,
             stdin: self.stdin.unwrap_or(false),
+            ..control::Exec::default()
         })
     }
 }

@@ -96,6 +96,7 @@ impl CreateSandboxRequest {
             idle_timeout: lease("spec.idle_timeout_s", spec.idle_timeout_s)?,
             lifetime_max: lease("spec.lifetime_s", spec.lifetime_s)?,
             idempotency_key,
+            ..control::Create::default()
         })
     }
 }

@@ -53,6 +53,7 @@ impl RunShellCommandRequest {
                 timeout_ms: Some(timeout_ms(self.timeout_s, config)?),
                 merge_output: !self.split_output.unwrap_or(false),
                 stdin: self.stdin.is_some(),
+                ..control::Exec::default()
             },
             stdin: self.stdin,
             output_bytes_max: output_bytes_max(self.max_output_bytes, config)?,
@@ -99,6 +100,7 @@ impl RunIPythonCellRequest {
                 timeout_ms: Some(timeout_ms(self.timeout_s, config)?),
                 merge_output: !self.split_output.unwrap_or(false),
                 env: check::environment("env", self.env)?,
+                ..control::Cell::default()
             },
             output_bytes_max: output_bytes_max(self.max_output_bytes, config)?,
         })

@@ -90,6 +90,9 @@ impl<W: AsyncWrite> Connection<W> {
             } => self.read(&path, offset, length).await,
             FileRequest::Write { path, mode, append } => self.write_file(&path, mode, append).await,
             FileRequest::List { path, depth, limit } => self.list(&path, depth, limit).await,
+            FileRequest::Grep { .. } | FileRequest::Glob { .. } | FileRequest::Replace { .. } => {
+                self.fail(FailureKind::InvalidRequest, "not served").await
+            }
             FileRequest::Stat { path } => self.tell(&path).await,
             FileRequest::MakeDirectory { path, mode } => {
                 {

@@ -251,11 +251,13 @@ impl<W: AsyncWrite> Connection<W> {
 
     async fn answer(&mut self, request: Request) -> Result<(), Closed> {
         match request {
-            Request::Ping => self.reply(&Reply::Pong { version: VERSION }).await,
+            Request::Ping => self.reply(&pong()).await,
             Request::Exec(exec) => self.exec(exec).await,
             Request::Start(exec) => self.start(exec).await,
             Request::Processes => self.processes().await,
-            Request::Output { process, follow } => self.output(process, follow).await,
+            Request::Output {
+                process, follow, ..
+            } => self.output(process, follow).await,
             Request::Input { process, close } => self.input(process, close).await,
             Request::Signal { process, signal } => self.signal(process, signal).await,
             Request::Cell(cell) => self.cell(cell).await,
@@ -265,6 +267,7 @@ impl<W: AsyncWrite> Connection<W> {
                 self.reply(&Reply::Done { truncated: false }).await
             }
             Request::File(request) => self.file(request).await,
+            _ => self.fail(FailureKind::InvalidRequest, "not served").await,
         }
     }
 
@@ -278,10 +281,10 @@ impl<W: AsyncWrite> Connection<W> {
             Misbehaviour::NotJson => self.send(FrameKind::Message, b"{\"reply\":").await,
             Misbehaviour::WrongReply => {
                 self.reply(&Reply::Processes { processes: vec![] }).await?;
-                self.reply(&Reply::Pong { version: VERSION }).await
+                self.reply(&pong()).await
             }
             Misbehaviour::TalksOn => {
-                self.reply(&Reply::Pong { version: VERSION }).await?;
+                self.reply(&pong()).await?;
                 self.send(FrameKind::Output, b"and one more thing").await
             }
             Misbehaviour::JsonBomb => {
@@ -318,6 +321,14 @@ impl<W: AsyncWrite> Connection<W> {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Closed> {
         self.writer.write_all(bytes).await.map_err(|_| Closed)?;
         self.writer.flush().await.map_err(|_| Closed)
+    }
+}
+
+fn pong() -> Reply {
+    Reply::Pong {
+        version: VERSION,
+        workdir: String::new(),
+        home: String::new(),
     }
 }
 

@@ -114,6 +114,8 @@ impl<W: AsyncWrite> Connection<W> {
                 command: line(&exec.command),
                 started_ms: 0,
                 exit: None,
+                tag: None,
+                tty: None,
             };
             let process = Process {
                 info: info.clone(),

@@ -39,7 +39,7 @@ pub(super) enum Outcome {
 /// The text of a command.
 pub(super) fn line(command: &Command) -> String {
     match command {
-        Command::Shell(line) => line.clone(),
+        Command::Shell(line) | Command::Script(line) => line.clone(),
         Command::Argv(words) => words.join(" "),
     }
 }

@@ -1,0 +1,10 @@
+//! Git repositories, by the git program inside the sandbox.
+
+use axum::Router;
+
+use crate::Facade;
+
+/// The routes.
+pub(crate) fn routes() -> Router<Facade> {
+    Router::new()
+}

@@ -1,0 +1,10 @@
+//! Where things are, and what is used.
+
+use axum::Router;
+
+use crate::Facade;
+
+/// The routes.
+pub(crate) fn routes() -> Router<Facade> {
+    Router::new()
+}
