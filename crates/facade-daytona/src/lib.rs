@@ -18,6 +18,7 @@ mod answer;
 mod base_url;
 mod control_plane;
 mod error;
+pub mod preview_url;
 mod target;
 mod toolbox;
 mod version;
@@ -44,6 +45,8 @@ pub struct FacadeConfig {
     pub output_bytes_max: usize,
     /// How long a command may take when the request does not say.
     pub exec_timeout_default: Duration,
+    /// Which URLs ports have.
+    pub links: preview_url::Links,
 }
 
 impl fmt::Debug for FacadeConfig {

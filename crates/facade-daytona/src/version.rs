@@ -37,7 +37,9 @@ impl SdkVersion {
                 let (name, version) = protocol.trim().split_once('~')?;
                 name.eq_ignore_ascii_case(HEADER).then_some(version)
             });
-        told.or(protocol).and_then(Self::parse).unwrap_or(Self::NEWEST)
+        told.or(protocol)
+            .and_then(Self::parse)
+            .unwrap_or(Self::NEWEST)
     }
 
     fn parse(text: &str) -> Option<Self> {
