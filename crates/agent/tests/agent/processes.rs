@@ -72,6 +72,7 @@ fn followers_get_news_as_they_come() {
         follower.send(&Request::Output {
             process,
             follow: true,
+            skip_kept: false,
         });
     }
     for (word, close) in [("one", false), ("two", true)] {
@@ -115,6 +116,7 @@ fn two_followers_of_a_quiet_process_rest() {
         follower.send(&Request::Output {
             process,
             follow: true,
+            skip_kept: false,
         });
         assert!(matches!(follower.receive(), Frame::Output(_)));
     }
@@ -178,6 +180,7 @@ fn a_process_lives_on_when_its_connections_close() {
     follower.send(&Request::Output {
         process: info.process,
         follow: true,
+        skip_kept: false,
     });
     drop(follower);
     let (stdout, _, _) = output(&agent, info.process, true);
@@ -202,6 +205,7 @@ fn wrong_ids_and_closed_inputs_are_told() {
     let failure = agent.connect().ask_failing(&Request::Output {
         process: 9,
         follow: true,
+        skip_kept: false,
     });
     assert_eq!(failure.kind, FailureKind::NotFound);
     let process = start(&agent, shell("sleep 30")).process;
