@@ -112,8 +112,21 @@ pub struct Sandbox {
     pub created_ms: i64,
     /// When an operation last began or ended, milliseconds since the epoch.
     pub active_ms: i64,
+    /// Since when it has no processes, for one that was stopped.
+    pub stopped: Option<Stop>,
+    /// Why it is being removed, while it is.
+    pub ending: Option<EndReason>,
     /// How it ended, for tombstones.
     pub tombstone: Option<Tombstone>,
+}
+
+/// How a sandbox came to be without processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// When, milliseconds since the epoch.
+    pub at_ms: i64,
+    /// What went wrong, when nobody had asked for it.
+    pub fault: Option<String>,
 }
 
 /// What is remembered of a sandbox that ended.

@@ -6,15 +6,19 @@ use std::collections::BTreeMap;
 use sandbox::{Error, Lease, Name, Result, Space};
 use tokio::sync::broadcast;
 
-use crate::{Control, CreatedSandbox, Resize, Sandbox, StateChange};
+use crate::{
+    Control, CreatedSandbox, Resize, Sandbox, StateChange, request, resident::Details,
+    store::Change,
+};
 
 impl Control {
     /// A living sandbox by its id or its name.
     ///
     /// # Errors
     /// `NotFound`, with when and why it ended if that is remembered.
-    pub fn find(&self, _space: &Space, _id_or_name: &str) -> Result<Sandbox> {
-        Err(not_yet())
+    pub fn find(&self, space: &Space, id_or_name: &str) -> Result<Sandbox> {
+        let resident = self.core.registry.find_any(space, id_or_name)?;
+        Ok(resident.view(&*self.core.clock))
     }
 
     /// Ends the processes of a sandbox and keeps its files; one that is stopped stays so.
@@ -56,24 +60,62 @@ impl Control {
     /// `NotFound`, `InvalidRequest`.
     pub async fn set_labels(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _labels: BTreeMap<String, String>,
+        space: &Space,
+        name: &Name,
+        labels: BTreeMap<String, String>,
     ) -> Result<Sandbox> {
-        Err(not_yet())
+        request::check_labels("labels", &labels)?;
+        self.describe(space, name, |details| details.labels = labels)
+            .await
     }
 
     /// Sets annotations of a sandbox; `None` removes one, others stay.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, `InvalidRequest`.
     pub async fn annotate(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _changes: BTreeMap<String, Option<String>>,
+        space: &Space,
+        name: &Name,
+        changes: BTreeMap<String, Option<String>>,
     ) -> Result<Sandbox> {
-        Err(not_yet())
+        let apply = |details: &mut Details| {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => details.annotations.insert(key, value),
+                    None => details.annotations.remove(&key),
+                };
+            }
+        };
+        self.describe(space, name, apply).await
+    }
+
+    /// Changes what is remembered about a sandbox, first in the store.
+    async fn describe(
+        &self,
+        space: &Space,
+        name: &Name,
+        change: impl FnOnce(&mut Details),
+    ) -> Result<Sandbox> {
+        let core = &self.core;
+        let resident = core.registry.find(space, name)?;
+        // Before that its row may not be there yet.
+        resident.settled().await;
+        let _turn = resident.changing.lock().await;
+        let mut next = resident.details().clone();
+        change(&mut next);
+        request::check_labels("annotations", &next.annotations)?;
+        let described = Change::Described {
+            id: resident.id.clone(),
+            labels: next.labels.clone(),
+            annotations: next.annotations.clone(),
+        };
+        core.store.write(described).await?;
+        resident.change(|details| {
+            details.labels = next.labels;
+            details.annotations = next.annotations;
+        });
+        Ok(resident.view(&*core.clock))
     }
 
     /// Replaces the lease of a sandbox; it counts from now on.
@@ -88,17 +130,22 @@ impl Control {
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn touch(&self, _space: &Space, _name: &Name) -> Result<()> {
-        Err(not_yet())
+    pub fn touch(&self, space: &Space, name: &Name) -> Result<()> {
+        self.core.registry.find(space, name)?.touch();
+        Ok(())
     }
 
-    /// Changes of state from now on. Who reads too slowly misses some and is told so.
+    /// Changes of state from now on, the first and the last of a sandbox's life
+    /// included. Who reads too slowly misses some and is told so.
     #[must_use]
     pub fn watch_changes(&self) -> broadcast::Receiver<StateChange> {
-        broadcast::channel(1).1
+        self.core.changes.subscribe()
     }
 }
 
 fn not_yet() -> Error {
     Error::unavailable("not yet")
 }
+
+#[cfg(test)]
+mod tests;

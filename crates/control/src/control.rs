@@ -138,6 +138,8 @@ impl Control {
             state: State::Creating,
             created_ms: now_ms,
             active_ms: now_ms,
+            stopped: None,
+            ending: None,
             tombstone: None,
         };
         let key = create.idempotency_key.map(|key| KeyUse {
@@ -156,6 +158,7 @@ impl Control {
         {
             return Ok((earlier, false));
         }
+        core.announce(&resident, None);
         let start = Start::Make {
             sandbox: Box::new(sandbox),
             key,

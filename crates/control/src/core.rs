@@ -2,11 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sandbox::{Capabilities, Runtime};
-use tokio::sync::{Semaphore, watch};
+use sandbox::{Capabilities, Runtime, State};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::{Clock, Config, registry::Registry, store::Store};
+use crate::{
+    Clock, Config, Sandbox, StateChange, registry::Registry, resident::Resident, store::Store,
+};
+
+/// Changes of state that a slow watcher may be behind.
+const CHANGES_KEPT: usize = 1024;
 
 /// Everything that owners and operations need.
 pub(crate) struct Core {
@@ -18,6 +23,8 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     /// Lets so many creations happen at once.
     pub(crate) creations: Semaphore,
+    /// Tells every change of state.
+    pub(crate) changes: broadcast::Sender<StateChange>,
     /// Turns true when owners shall leave everything as it is and end.
     pub(crate) closing: watch::Sender<bool>,
     /// The tasks that own a sandbox, and the one that tidies up.
@@ -41,9 +48,23 @@ impl Core {
             store,
             registry: Registry::default(),
             creations,
+            changes: broadcast::Sender::new(CHANGES_KEPT),
             closing: watch::Sender::new(false),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// Tells watchers that a sandbox came into another state than `from`.
+    pub(crate) fn announce(&self, resident: &Resident, from: Option<State>) {
+        if self.changes.receiver_count() > 0 {
+            self.announce_as(resident.view(&*self.clock), from);
+        }
+    }
+
+    /// The same, with the sandbox as it shall be seen.
+    pub(crate) fn announce_as(&self, sandbox: Sandbox, from: Option<State>) {
+        // Fails only when nobody watches.
+        let _nobody = self.changes.send(StateChange { sandbox, from });
     }
 
     /// What began before this moment is forgotten.

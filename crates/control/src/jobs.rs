@@ -93,9 +93,13 @@ async fn try_make(
     let mut steps = Steps::begin();
     let _turn = core.creations.acquire().await;
     steps.end("queue");
-    core.store.write(Change::Creating { sandbox, key }).await?;
+    let creating = Change::Creating {
+        sandbox: sandbox.clone(),
+        key,
+    };
+    core.store.write(creating).await?;
     steps.end("record");
-    let created = core.runtime.create(&resident.id, &resident.spec).await?;
+    let created = core.runtime.create(&resident.id, &sandbox.spec).await?;
     steps.add(created.steps);
     if let Err(error) = ping(core, resident).await {
         return Err(how_it_ended(core, resident, error).await);
@@ -117,7 +121,7 @@ async fn how_it_ended(core: &Core, resident: &Resident, error: Error) -> Error {
     match tokio::time::timeout(LAST_WORDS_TIME_MAX, ended).await {
         Ok(Ok(ended)) if ended.out_of_memory => Error::limit(format!(
             "field `memory_bytes`: {} bytes are not enough to start the sandbox; give it more",
-            resident.spec.limits.memory_bytes
+            resident.details().spec.limits.memory_bytes
         )),
         Ok(Ok(ended)) => {
             Error::internal(format!("its first process ended at once: {}", ended.detail))

@@ -138,7 +138,7 @@ impl Owner {
     /// Waits for the next thing to happen.
     async fn wake(&mut self) -> Wake {
         let outlook = match self.life.has_lease() {
-            true => lease::outlook(&self.resident.spec.lease, self.resident.ages()),
+            true => lease::outlook(&self.resident.details().spec.lease, self.resident.ages()),
             false => Outlook::Endless,
         };
         let lease_left = match outlook {
@@ -179,6 +179,7 @@ impl Owner {
     async fn go(&mut self, next: Life, action: Action) {
         tracing::debug!(sandbox = %self.resident.id, from = ?self.life, to = ?next, "next");
         let was_creating = self.life == Life::Creating;
+        let from = self.life.state();
         self.life = next;
         // The job that is replaced ends here, before the next one begins.
         self.job = None;
@@ -187,7 +188,7 @@ impl Owner {
             Action::Freeze | Action::Thaw | Action::Destroy => {
                 self.job = Some(self.job_of(action));
             }
-            Action::Bury => self.bury().await,
+            Action::Bury => self.bury(from).await,
         }
         if let Some(reason) = self.life.reason() {
             if let (true, EndReason::FailedToStart(why)) = (was_creating, reason) {
@@ -198,6 +199,9 @@ impl Owner {
         }
         self.expect_what_follows();
         self.resident.publish(self.life.clone());
+        if self.life.state() != from && !self.life.is_final() {
+            self.core.announce(&self.resident, Some(from));
+        }
     }
 
     /// Sets the deadline of the present state, and listens for the process if there should be one.
@@ -213,18 +217,21 @@ impl Owner {
     }
 
     /// Replaces the sandbox by its tombstone.
-    async fn bury(&mut self) {
+    async fn bury(&mut self, from: State) {
         let (Some(reason), resident) = (self.life.reason().cloned(), &self.resident) else {
             return;
         };
         let ended_ms = self.core.clock.now_ms();
         let mut sandbox = resident.view(&*self.core.clock);
         sandbox.state = self.life.state();
-        // As in the store: a tombstone needs no environment, which may hold secrets.
-        sandbox.spec.env.clear();
+        (sandbox.stopped, sandbox.ending) = (None, None);
         tracing::info!(sandbox = %resident.id, name = %resident.name, %reason, "a sandbox ended");
         let tombstone = Tombstone { reason, ended_ms };
         sandbox.tombstone = Some(tombstone.clone());
+        let last_seen = sandbox.clone();
+        // As in the store: a tombstone needs nothing that may hold secrets.
+        sandbox.spec.env.clear();
+        sandbox.annotations.clear();
         let ended = Change::Ended {
             sandbox: Box::new(sandbox.clone()),
             tombstone,
@@ -233,6 +240,7 @@ impl Owner {
         self.core.store.submit(ended).await;
         let failed = sandbox.state == State::Failed;
         self.core.registry.bury(sandbox, failed);
+        self.core.announce_as(last_seen, Some(from));
     }
 
     async fn ask(&mut self, ask: Ask) {

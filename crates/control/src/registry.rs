@@ -41,9 +41,13 @@ pub(crate) struct Registry(RwLock<Tables>);
 struct Tables {
     living: HashMap<Space, HashMap<Name, Arc<Resident>>>,
     living_count: usize,
+    /// The same by identity.
+    living_ids: HashMap<Id, Arc<Resident>>,
     /// The latest tombstone of each name.
     ended: HashMap<Space, HashMap<Name, Arc<Sandbox>>>,
     ended_order: VecDeque<Arc<Sandbox>>,
+    /// Every tombstone by identity.
+    ended_ids: HashMap<Id, Arc<Sandbox>>,
     keys: HashMap<Space, HashMap<String, Arc<KeyUse>>>,
     key_order: VecDeque<Arc<KeyUse>>,
     closed: bool,
@@ -70,6 +74,36 @@ impl Registry {
         }
     }
 
+    /// The living sandbox of an identity or, if there is none, of a name.
+    ///
+    /// # Errors
+    /// `NotFound`, with how it ended if that is remembered; also for a text that
+    /// is neither.
+    pub(crate) fn find_any(&self, space: &Space, id_or_name: &str) -> Result<Arc<Resident>> {
+        let tables = self.read();
+        let id: Option<Id> = id_or_name.parse().ok();
+        if let Some(id) = &id
+            && let Some(resident) = tables.living_ids.get(id)
+            && resident.space == *space
+        {
+            return Ok(Arc::clone(resident));
+        }
+        let Ok(name) = id_or_name.parse::<Name>() else {
+            let shown: String = id_or_name.chars().take(80).collect();
+            return Err(Error::not_found(format!(
+                "there is no sandbox {shown:?} in space `{space}`"
+            )));
+        };
+        if let Some(resident) = tables.living(space, &name) {
+            return Ok(Arc::clone(resident));
+        }
+        let ended = id.and_then(|id| tables.ended_ids.get(&id));
+        Err(match ended.filter(|ended| ended.space == *space) {
+            Some(ended) => not_found(space, &name, Some(ended)),
+            None => tables.not_found(space, &name),
+        })
+    }
+
     /// The latest sandbox of a name that ended.
     pub(crate) fn tombstone(&self, space: &Space, name: &Name) -> Option<Arc<Sandbox>> {
         self.read().tombstone(space, name).cloned()
@@ -77,9 +111,7 @@ impl Registry {
 
     /// Whether a sandbox lives, whatever its name.
     pub(crate) fn has(&self, id: &Id) -> bool {
-        let tables = self.read();
-        let mut residents = tables.living.values().flat_map(HashMap::values);
-        residents.any(|resident| resident.id == *id)
+        self.read().living_ids.contains_key(id)
     }
 
     /// All living sandboxes of a space, or of every space.
@@ -138,6 +170,14 @@ impl Registry {
                 taken.name,
                 taken.space,
                 taken.life().state()
+            )));
+        }
+        if tables.living_ids.contains_key(&resident.id)
+            || tables.ended_ids.contains_key(&resident.id)
+        {
+            return Err(Error::already_exists(format!(
+                "there is or was a sandbox with the id `{}`; ids are never used again",
+                resident.id
             )));
         }
         if tables.living_count >= sandboxes_max {
@@ -215,6 +255,18 @@ pub(crate) fn closed() -> Error {
     Error::unavailable("the server is shutting down; try again when it has been started again")
 }
 
+/// The error of what does not live, with how it ended if that is remembered.
+fn not_found(space: &Space, name: &Name, ended: Option<&Arc<Sandbox>>) -> Error {
+    Error::not_found(match ended.and_then(|ended| ended.tombstone.as_ref()) {
+        Some(tombstone) => format!(
+            "sandbox `{name}` ended at {}: {}",
+            moment(tombstone.ended_ms),
+            tombstone.reason
+        ),
+        None => format!("there is no sandbox `{name}` in space `{space}`"),
+    })
+}
+
 fn ended_ms(sandbox: &Sandbox) -> i64 {
     sandbox
         .tombstone
@@ -232,15 +284,7 @@ impl Tables {
     }
 
     fn not_found(&self, space: &Space, name: &Name) -> Error {
-        let ended = self.tombstone(space, name);
-        Error::not_found(match ended.and_then(|ended| ended.tombstone.as_ref()) {
-            Some(tombstone) => format!(
-                "sandbox `{name}` ended at {}: {}",
-                moment(tombstone.ended_ms),
-                tombstone.reason
-            ),
-            None => format!("there is no sandbox `{name}` in space `{space}`"),
-        })
+        not_found(space, name, self.tombstone(space, name))
     }
 
     fn find_key(
@@ -273,6 +317,8 @@ impl Tables {
         let names = self.living.entry(resident.space.clone()).or_default();
         if let Entry::Vacant(place) = names.entry(resident.name.clone()) {
             place.insert(Arc::clone(resident));
+            let id = resident.id.clone();
+            self.living_ids.insert(id, Arc::clone(resident));
             self.living_count += 1;
         }
     }
@@ -283,6 +329,7 @@ impl Tables {
         };
         if names.get(name).is_some_and(|resident| resident.id == *id) {
             names.remove(name);
+            self.living_ids.remove(id);
             self.living_count -= 1;
         }
         if names.is_empty() {
@@ -294,6 +341,8 @@ impl Tables {
         let sandbox = Arc::new(sandbox);
         let names = self.ended.entry(sandbox.space.clone()).or_default();
         names.insert(sandbox.name.clone(), Arc::clone(&sandbox));
+        let id = sandbox.id.clone();
+        self.ended_ids.insert(id, Arc::clone(&sandbox));
         self.ended_order.push_back(sandbox);
         if self.ended_order.len() > TOMBSTONES_MAX {
             self.forget_oldest_tombstone();
@@ -304,6 +353,7 @@ impl Tables {
         let Some(oldest) = self.ended_order.pop_front() else {
             return;
         };
+        self.ended_ids.remove(&oldest.id);
         let Some(names) = self.ended.get_mut(&oldest.space) else {
             return;
         };

@@ -13,6 +13,10 @@ const ENV_ENTRIES_MAX: usize = 1024;
 const ENV_ENTRY_BYTES_MAX: usize = 120 << 10;
 /// The environment in all, bytes.
 const ENV_BYTES_MAX: usize = 512 << 10;
+/// Labels of one sandbox.
+const LABELS_MAX: usize = 64;
+/// One label with its value, bytes.
+const LABEL_BYTES_MAX: usize = 4096;
 /// Less memory than this does not even start a shell reliably.
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// Less CPU than this only looks broken.
@@ -38,6 +42,8 @@ pub(crate) fn plan(create: &Create, config: &Config, capabilities: &Capabilities
         check_key(key)?;
     }
     check_env(&create.env)?;
+    check_labels("labels", &create.labels)?;
+    check_labels("annotations", &create.annotations)?;
     let defaults = &config.defaults;
     let image_requested = match &create.image {
         Some(image) => image.clone(),
@@ -136,6 +142,34 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
+/// Checks labels, or what a facade remembers; `field` names them in the error.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub(crate) fn check_labels(field: &str, labels: &BTreeMap<String, String>) -> Result<()> {
+    if labels.len() > LABELS_MAX {
+        return Err(Error::invalid(format!(
+            "field `{field}`: {} are too many; give at most {LABELS_MAX}",
+            labels.len()
+        )));
+    }
+    for (name, value) in labels {
+        if name.is_empty() {
+            return Err(Error::invalid(format!(
+                "field `{field}`: a name is empty; give each a name"
+            )));
+        }
+        if name.len() + value.len() > LABEL_BYTES_MAX {
+            let shown: String = name.chars().take(80).collect();
+            return Err(Error::invalid(format!(
+                "field `{field}`: {shown:?} has {} bytes with its value; at most {LABEL_BYTES_MAX} are possible",
+                name.len() + value.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn limits(create: &Create, config: &Config) -> Result<Limits> {
     let (defaults, max) = (&config.defaults.limits, &config.limits_max);
     Ok(Limits {
@@ -230,6 +264,31 @@ pub(crate) fn fingerprint(create: &Create) -> Fingerprint {
         millis(create.lifetime_max),
     ] {
         text(number.as_deref());
+    }
+    // What came later is only digested where it is used, so that keys that were
+    // stored before it existed still fit. Annotations are not of the request:
+    // facades make them up anew each time.
+    let has_more = create.id.is_some()
+        || !create.labels.is_empty()
+        || create.stop_after_idle.is_some()
+        || create.pause_after_idle.is_some()
+        || create.archive_after_stop.is_some()
+        || create.delete_after_stop.is_some();
+    if has_more {
+        text(create.id.as_ref().map(sandbox::Id::as_str));
+        text(Some(&create.labels.len().to_string()));
+        for (name, value) in &create.labels {
+            text(Some(name));
+            text(Some(value));
+        }
+        for time in [
+            create.stop_after_idle,
+            create.pause_after_idle,
+            create.archive_after_stop,
+            create.delete_after_stop,
+        ] {
+            text(millis(time).as_deref());
+        }
     }
     digest.finalize().into()
 }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Clock, Sandbox, agent::Pool, lease::Ages, lifecycle::Life};
+use crate::{Clock, Sandbox, Stop, agent::Pool, lease::Ages, lifecycle::Life};
 
 /// Requests to the owner that may wait.
 const MAILBOX_LENGTH: usize = 8;
@@ -39,16 +39,27 @@ pub(crate) enum Wanted {
 /// How a creation went; the error in parts, since an error cannot be cloned.
 pub(crate) type Outcome = std::result::Result<Vec<StepTime>, (Kind, String)>;
 
+/// What can change about a sandbox while it lives.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Details {
+    pub(crate) spec: Spec,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Since when it has no processes, and what went wrong.
+    pub(crate) stopped: Option<Stop>,
+}
+
 /// A sandbox that lives, is being made or is being removed.
 pub(crate) struct Resident {
     pub(crate) id: Id,
     pub(crate) space: Space,
     pub(crate) name: Name,
     pub(crate) image_requested: String,
-    pub(crate) spec: Spec,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) created_ms: i64,
+    details: RwLock<Details>,
+    /// Held by whoever changes the details, from the store to the memory, so
+    /// that both always have the same last word.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// Idle connections to its agent.
     pub(crate) pool: Pool,
     /// How its creation went; absent while it is being made and after an adoption.
@@ -81,9 +92,13 @@ impl Resident {
             space: sandbox.space,
             name: sandbox.name,
             image_requested: sandbox.image_requested,
-            spec: sandbox.spec,
-            labels: sandbox.labels,
-            annotations: sandbox.annotations,
+            details: RwLock::new(Details {
+                spec: sandbox.spec,
+                labels: sandbox.labels,
+                annotations: sandbox.annotations,
+                stopped: sandbox.stopped,
+            }),
+            changing: tokio::sync::Mutex::default(),
             created_ms: sandbox.created_ms,
             pool: Pool::default(),
             outcome: OnceLock::new(),
@@ -97,21 +112,41 @@ impl Resident {
 
     /// The sandbox as facades see it.
     pub(crate) fn view(&self, clock: &dyn Clock) -> Sandbox {
-        let idle_ms = i64::try_from(self.ages().idle.as_millis()).unwrap_or(i64::MAX);
-        let active_ms = clock.now_ms().saturating_sub(idle_ms);
+        let details = self.details().clone();
+        let life = self.life.borrow();
         Sandbox {
             id: self.id.clone(),
             space: self.space.clone(),
             name: self.name.clone(),
             image_requested: self.image_requested.clone(),
-            spec: self.spec.clone(),
-            labels: self.labels.clone(),
-            annotations: self.annotations.clone(),
-            state: self.life.borrow().state(),
+            spec: details.spec,
+            labels: details.labels,
+            annotations: details.annotations,
+            state: life.state(),
             created_ms: self.created_ms,
-            active_ms: active_ms.max(self.created_ms),
+            active_ms: self.active_ms(clock),
+            stopped: details.stopped,
+            ending: life.reason().cloned(),
             tombstone: None,
         }
+    }
+
+    /// What can change about it.
+    pub(crate) fn details(&self) -> RwLockReadGuard<'_, Details> {
+        self.details.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the details; the caller has recorded the change.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Details)) {
+        let details = self.details.write();
+        change(&mut details.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// When something last happened, milliseconds since the epoch.
+    pub(crate) fn active_ms(&self, clock: &dyn Clock) -> i64 {
+        let idle_ms = i64::try_from(self.ages().idle.as_millis()).unwrap_or(i64::MAX);
+        let active_ms = clock.now_ms().saturating_sub(idle_ms);
+        active_ms.max(self.created_ms)
     }
 
     pub(crate) fn life(&self) -> Life {
@@ -155,6 +190,11 @@ impl Resident {
     /// Ages for its lease.
     pub(crate) fn ages(&self) -> Ages {
         self.activity.ages()
+    }
+
+    /// Counts as activity.
+    pub(crate) fn touch(&self) {
+        self.activity.touch();
     }
 
     /// Begins an operation: it counts as activity until it is dropped.

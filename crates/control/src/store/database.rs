@@ -249,6 +249,20 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
                 ])?;
             Ok(())
         }
+        Change::Described {
+            id,
+            labels,
+            annotations,
+        } => {
+            transaction
+                .prepare_cached("UPDATE sandboxes SET labels = ?2, annotations = ?3 WHERE id = ?1")?
+                .execute(params![
+                    id.as_str(),
+                    rows::texts(labels),
+                    rows::texts(annotations)
+                ])?;
+            Ok(())
+        }
         Change::Ended { sandbox, tombstone } => end(transaction, sandbox, tombstone),
         Change::Noted { id, note } => log(transaction, id, note),
         Change::Pruned { before_ms } => prune(transaction, *before_ms),
@@ -257,12 +271,13 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
 
 fn insert(transaction: &Transaction<'_>, sandbox: &Sandbox) -> rusqlite::Result<()> {
     let spec = &sandbox.spec;
-    let env = serde_json::to_string(&spec.env).expect("a map of texts is JSON");
     transaction
         .prepare_cached(
             "INSERT INTO sandboxes (id, space, name, image_requested, image, env, memory_bytes, \
-             cpu_millis, pids, network, idle_ms, lifetime_ms, state, created_ms, active_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             cpu_millis, pids, network, idle_ms, lifetime_ms, state, created_ms, active_ms, \
+             labels, annotations, stop_idle_ms, pause_idle_ms, archive_stopped_ms, \
+             delete_stopped_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+             ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
         )?
         .execute(params![
             sandbox.id.as_str(),
@@ -270,7 +285,7 @@ fn insert(transaction: &Transaction<'_>, sandbox: &Sandbox) -> rusqlite::Result<
             sandbox.name.as_str(),
             sandbox.image_requested,
             spec.image.as_str(),
-            env,
+            rows::texts(&spec.env),
             rows::integer(spec.limits.memory_bytes),
             spec.limits.cpu_millis,
             spec.limits.pids,
@@ -280,6 +295,12 @@ fn insert(transaction: &Transaction<'_>, sandbox: &Sandbox) -> rusqlite::Result<
             sandbox.state.as_str(),
             sandbox.created_ms,
             sandbox.active_ms,
+            rows::texts(&sandbox.labels),
+            rows::texts(&sandbox.annotations),
+            spec.lease.stop_after_idle.map(rows::millis),
+            spec.lease.pause_after_idle.map(rows::millis),
+            spec.lease.archive_after_stop.map(rows::millis),
+            spec.lease.delete_after_stop.map(rows::millis),
         ])?;
     Ok(())
 }
@@ -291,10 +312,10 @@ fn end(
 ) -> rusqlite::Result<()> {
     let Tombstone { reason, ended_ms } = tombstone;
     let (id, state) = (sandbox.id.as_str(), final_state(reason));
-    // A tombstone needs no environment, which may hold secrets.
+    // A tombstone needs nothing that may hold secrets.
     let mut update = transaction.prepare_cached(
         "UPDATE sandboxes SET state = ?2, end_reason = ?3, end_detail = ?4, \
-         ended_ms = ?5, env = '{}' WHERE id = ?1",
+         ended_ms = ?5, env = '{}', annotations = '{}', stopped_ms = NULL, fault = NULL WHERE id = ?1",
     )?;
     let values = params![
         id,

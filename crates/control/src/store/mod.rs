@@ -16,6 +16,7 @@ mod schema;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -133,6 +134,12 @@ pub(crate) enum Change {
         state: State,
         active_ms: i64,
         note: Note,
+    },
+    /// What callers and facades remember about a sandbox changed.
+    Described {
+        id: Id,
+        labels: BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
     },
     /// A sandbox is about to be removed.
     Ending { id: Id, reason: EndReason },

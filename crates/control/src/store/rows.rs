@@ -1,17 +1,18 @@
 //! Rows to words and back.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
 use rusqlite::{Row, types::Type};
 use sandbox::{EndReason, Lease, Limits, Spec, State};
 
 use super::Stored;
-use crate::{EventRecord, Sandbox, Tombstone, registry::KeyUse};
+use crate::{EventRecord, Sandbox, Stop, Tombstone, registry::KeyUse};
 
 /// The columns that [`stored`] reads, in their order.
 pub(super) const SANDBOX_COLUMNS: &str = "id, space, name, image_requested, image, env, \
     memory_bytes, cpu_millis, pids, network, idle_ms, lifetime_ms, state, created_ms, active_ms, \
-    end_reason, end_detail, ended_ms";
+    end_reason, end_detail, ended_ms, labels, annotations, stop_idle_ms, pause_idle_ms, \
+    archive_stopped_ms, delete_stopped_ms, stopped_ms, fault";
 
 /// The columns that [`key`] reads, in their order.
 pub(super) const KEY_COLUMNS: &str = "space, key, fingerprint, sandbox, name, created_ms";
@@ -46,11 +47,25 @@ pub(super) fn state(word: &str) -> Option<State> {
         State::Paused,
         State::Stopping,
         State::Stopped,
+        State::Starting,
+        State::Archiving,
+        State::Archived,
+        State::Restoring,
         State::Gone,
         State::Failed,
     ]
     .into_iter()
     .find(|state| state.as_str() == word)
+}
+
+/// A map of texts for SQLite.
+pub(super) fn texts(map: &BTreeMap<String, String>) -> String {
+    serde_json::to_string(map).expect("a map of texts is JSON")
+}
+
+fn map(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, String>> {
+    let text = row.get_ref(column)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| odd(column, error))
 }
 
 /// A number for SQLite; what does not fit its 63 bits is as good as endless.
@@ -65,7 +80,6 @@ pub(super) fn millis(time: Duration) -> i64 {
 
 /// A sandbox from [`SANDBOX_COLUMNS`].
 pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let env = row.get_ref(5)?.as_str()?;
     let word: String = row.get(12)?;
     let reason = match row.get::<_, Option<String>>(15)? {
         None => None,
@@ -80,6 +94,13 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         (Some(reason), Some(ended_ms)) => (Some(Tombstone { reason, ended_ms }), None),
         (reason, _) => (None, reason),
     };
+    let stopped = match row.get(24)? {
+        None => None,
+        Some(at_ms) => Some(Stop {
+            at_ms,
+            fault: row.get(25)?,
+        }),
+    };
     let sandbox = Sandbox {
         id: parsed(row, 0)?,
         space: parsed(row, 1)?,
@@ -87,7 +108,7 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         image_requested: row.get(3)?,
         spec: Spec {
             image: parsed(row, 4)?,
-            env: serde_json::from_str(env).map_err(|error| odd(5, error))?,
+            env: map(row, 5)?,
             limits: Limits {
                 memory_bytes: number(row, 6)?,
                 cpu_millis: number(row, 7)?,
@@ -97,14 +118,19 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
             lease: Lease {
                 idle_timeout: duration(row, 10)?,
                 lifetime_max: duration(row, 11)?,
-                ..Lease::default()
+                stop_after_idle: duration(row, 20)?,
+                pause_after_idle: duration(row, 21)?,
+                archive_after_stop: duration(row, 22)?,
+                delete_after_stop: duration(row, 23)?,
             },
         },
-        labels: std::collections::BTreeMap::new(),
-        annotations: std::collections::BTreeMap::new(),
+        labels: map(row, 18)?,
+        annotations: map(row, 19)?,
         state: state(&word).ok_or_else(|| odd(12, format!("{word:?} is no state")))?,
         created_ms: row.get(13)?,
         active_ms: row.get(14)?,
+        stopped,
+        ending: None,
         tombstone,
     };
     Ok(Stored { sandbox, ending })

@@ -1,7 +1,8 @@
 //! The tables, as a list of migrations. Only ever append to the list.
 
 /// Each brings the file to the version that is its place in the list, counted from 1.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE sandboxes (
         id              TEXT PRIMARY KEY,
         space           TEXT NOT NULL,
@@ -43,4 +44,15 @@ pub(super) const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (space, key)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX idempotency_of_sandbox ON idempotency (sandbox);
-"];
+",
+    "
+    ALTER TABLE sandboxes ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE sandboxes ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE sandboxes ADD COLUMN stop_idle_ms INTEGER;
+    ALTER TABLE sandboxes ADD COLUMN pause_idle_ms INTEGER;
+    ALTER TABLE sandboxes ADD COLUMN archive_stopped_ms INTEGER;
+    ALTER TABLE sandboxes ADD COLUMN delete_stopped_ms INTEGER;
+    ALTER TABLE sandboxes ADD COLUMN stopped_ms INTEGER;
+    ALTER TABLE sandboxes ADD COLUMN fault TEXT;
+",
+];

@@ -18,14 +18,18 @@ fn sandbox(name: &str) -> Sandbox {
             network: NetworkMode::Open,
             lease: Lease {
                 idle_timeout: Some(Duration::from_millis(1500)),
+                stop_after_idle: Some(Duration::from_secs(900)),
+                delete_after_stop: Some(Duration::ZERO),
                 ..Lease::default()
             },
         },
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        labels: BTreeMap::from([("team".to_owned(), "ü".to_owned())]),
+        annotations: BTreeMap::from([("token".to_owned(), "secret".to_owned())]),
         state: State::Creating,
         created_ms: 1000,
         active_ms: 1000,
+        stopped: None,
+        ending: None,
         tombstone: None,
     }
 }
@@ -106,6 +110,7 @@ async fn everything_comes_back_as_it_was_written() {
     (ending.state, ending.active_ms) = (State::Stopping, 2000);
     (dead.state, dead.active_ms) = (State::Gone, 2000);
     dead.spec.env.clear();
+    dead.annotations.clear();
     dead.tombstone = Some(Tombstone {
         reason,
         ended_ms: 3000,
