@@ -1,42 +1,87 @@
-//! The outermost layer: what every answer gets, and how errors look.
+//! The outermost layer: what every answer gets.
+//!
+//! It gives the request an id and a log span, measures it, turns a panic into
+//! an answer, and renders errors.
 
-use std::time::Instant;
+use std::{panic::AssertUnwindSafe, time::Instant};
 
 use axum::{
     Json,
-    extract::Request,
-    http::{HeaderName, HeaderValue},
+    extract::{MatchedPath, Request, State},
+    http::{Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use jiff::Timestamp;
+use sandbox::Error;
 use serde_json::json;
+use tracing::Instrument;
 
-use crate::error::ApiError;
-
-/// Where the time of a request went.
-const TIMING: HeaderName = HeaderName::from_static("server-timing");
+use crate::{
+    Facade,
+    error::ApiError,
+    request_id,
+    timing::{self, Phases},
+};
 
 /// Completes the answer to a request.
-pub(crate) async fn complete(request: Request, next: Next) -> Response {
+pub(crate) async fn complete(
+    State(facade): State<Facade>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        response = render(&error, method.as_str(), &path);
-    }
-    if !response.headers().contains_key(&TIMING) {
-        let total_ms = started.elapsed().as_secs_f64() * 1000.0;
-        if let Ok(value) = HeaderValue::from_str(&format!("total;dur={total_ms:.3}")) {
-            response.headers_mut().insert(TIMING, value);
+    let request_id = facade.request_ids.of(request.headers());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let span = tracing::info_span!(
+        "request",
+        id = request_id.to_str().unwrap_or("-"),
+        %method,
+        route = request
+            .extensions()
+            .get::<MatchedPath>()
+            .map_or("-", MatchedPath::as_str),
+    );
+    async move {
+        let mut response = or_fault(next.run(request)).await;
+        if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+            tracing::debug!(status = error.status.as_u16(), message = error.message, %path, "refused");
+            if method != Method::HEAD {
+                response = render(response, &error, &method, &path);
+            }
         }
+        let phases = response.extensions_mut().remove::<Phases>();
+        let headers = response.headers_mut();
+        headers.insert(request_id::HEADER, request_id);
+        headers.insert(
+            timing::HEADER,
+            timing::header(started.elapsed(), &phases.unwrap_or_default()),
+        );
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
     }
-    response
+    .instrument(span)
+    .await
 }
 
+/// The answer; a panic becomes an error of ours, so that the caller learns of
+/// it and the connection goes on.
+async fn or_fault(answer: impl Future<Output = Response>) -> Response {
+    // What a panicking handler leaves behind is dropped with its future; the
+    // state that it shares with others is behind locks that see the panic.
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => ApiError::from(Error::internal("a fault in the server")).into_response(),
+    }
+}
+
+/// The error with the status and the headers that it had already.
+///
 /// The body has what the control plane's and the toolbox's errors have, so that
 /// the SDKs of both find what they look for.
-fn render(error: &ApiError, method: &str, path: &str) -> Response {
+fn render(empty: Response, error: &ApiError, method: &Method, path: &str) -> Response {
     let source = match path.starts_with("/api/") && !path.starts_with("/api/toolbox/") {
         true => "DAYTONA_API",
         false => "DAYTONA_DAEMON",
@@ -49,7 +94,26 @@ fn render(error: &ApiError, method: &str, path: &str) -> Response {
         "source": source,
         "timestamp": Timestamp::now().to_string(),
         "path": path,
-        "method": method,
+        "method": method.as_str(),
     });
-    (error.status, Json(body)).into_response()
+    let mut response = (error.status, Json(body)).into_response();
+    for (name, value) in empty.headers() {
+        if name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_answer() {
+        let response = or_fault(async { panic!("shown by the test runner, as it should be") });
+        let response = response.await;
+        assert_eq!(response.status(), 500);
+        assert!(response.extensions().get::<ApiError>().is_some());
+    }
 }

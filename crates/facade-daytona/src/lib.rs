@@ -13,21 +13,33 @@
 //!
 //! Facts of the protocol are in `docs/protocols/daytona.md`.
 
+mod access;
 pub mod annotation;
 mod answer;
 mod base_url;
 mod control_plane;
 mod error;
+mod extract;
 pub mod preview_url;
+mod request_id;
 mod target;
+mod timing;
+mod token;
 mod toolbox;
 mod version;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, OriginalUri},
+    http::{Method, StatusCode},
+    middleware::from_fn_with_state,
+};
 use control::Control;
 use sandbox::Space;
+
+use crate::{error::ApiError, request_id::RequestIds};
 
 /// Tells whether a key gives access, in time that does not depend on the key.
 pub type KeyCheck = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -47,6 +59,25 @@ pub struct FacadeConfig {
     pub exec_timeout_default: Duration,
     /// Which URLs ports have.
     pub links: preview_url::Links,
+    /// The image of sandboxes whose creation names none.
+    pub image_default: String,
+}
+
+impl FacadeConfig {
+    /// Without keys (any key gives access); 16 MiB of JSON, 32 MiB of output,
+    /// 360 s per command unless the request says otherwise.
+    #[must_use]
+    pub fn new(image_default: String) -> Self {
+        Self {
+            accepts_key: Arc::new(|key| !key.is_empty()),
+            space: Space::default(),
+            json_bytes_max: 16 << 20,
+            output_bytes_max: 32 << 20,
+            exec_timeout_default: Duration::from_secs(360),
+            image_default,
+            links: preview_url::Links::default(),
+        }
+    }
 }
 
 impl fmt::Debug for FacadeConfig {
@@ -62,18 +93,46 @@ impl fmt::Debug for FacadeConfig {
 pub(crate) struct Facade {
     pub(crate) control: Control,
     pub(crate) config: Arc<FacadeConfig>,
+    request_ids: Arc<RequestIds>,
 }
 
-/// All routes of the facade.
+/// All routes of the facade, and JSON answers for other paths below `/api` and
+/// `/toolbox`.
 pub fn router(control: Control, config: FacadeConfig) -> Router {
+    let json_bytes_max = config.json_bytes_max;
     let facade = Facade {
         control,
         config: Arc::new(config),
+        request_ids: Arc::new(RequestIds::default()),
     };
+    let control_plane = control_plane::routes()
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn_with_state(facade.clone(), access::control_plane))
+        .merge(control_plane::open_routes());
+    let toolbox = toolbox::routes()
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn_with_state(facade.clone(), access::toolbox));
     Router::new()
-        .nest("/api", control_plane::routes())
-        .nest("/api/toolbox/{sandbox}/toolbox", toolbox::routes())
-        .nest("/toolbox/{sandbox}", toolbox::routes())
-        .layer(axum::middleware::from_fn(answer::complete))
+        .nest("/api", control_plane)
+        .nest("/api/toolbox/{sandbox}/toolbox", toolbox.clone())
+        .nest("/toolbox/{sandbox}", toolbox)
+        .layer(DefaultBodyLimit::max(json_bytes_max))
+        .layer(from_fn_with_state(facade.clone(), answer::complete))
         .with_state(facade)
+}
+
+async fn unknown_route(OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::not_found(format!(
+        "{} is no path of this server; see docs/protocols/daytona.md",
+        uri.path()
+    ))
+}
+
+async fn unknown_method(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not possible on {}", uri.path()),
+    )
 }

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use runtime_embedded::network::{AddressError, Ipv4Network, NetworkConfig};
 use sandbox::{Image, Limits};
 
@@ -147,6 +148,7 @@ impl Check<'_> {
                 .into_iter()
                 .map(|host| host.to_ascii_lowercase())
                 .collect(),
+            trusted_proxies: self.items("server.trusted_proxies", ip_network),
             connections_max: self.scalar("server.connections_max", count),
             header_timeout: self.scalar("server.header_timeout", duration),
             shutdown_grace: self.scalar("server.shutdown_grace", duration),
@@ -375,6 +377,13 @@ fn aliases(value: &Value) -> Result<BTreeMap<String, Image>, String> {
 fn ipv4_network(text: &str) -> Result<Ipv4Network, String> {
     text.parse()
         .map_err(|error: AddressError| error.to_string())
+}
+
+/// A network, or one address.
+fn ip_network(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
+        .map_err(|_| format!("{text:?} is neither an address nor a network such as 10.0.0.0/8"))
 }
 
 fn resolver(text: &str) -> Result<SocketAddr, String> {

@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use runtime_embedded::network::NetworkConfig;
 use sandbox::{Image, Limits};
 
@@ -73,6 +74,8 @@ pub struct Server {
     pub api_keys: Vec<Secret>,
     /// Host names accepted besides `localhost` and addresses, in lower case.
     pub allowed_hosts: Vec<String>,
+    /// Proxies whose word about the caller counts.
+    pub trusted_proxies: Vec<IpNet>,
     /// Connections served at once.
     pub connections_max: usize,
     /// Time for the head of a request.

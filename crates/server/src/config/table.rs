@@ -217,6 +217,12 @@ pub const KEYS: &[Key] = &[
         "Host names under which the server is reached besides `localhost` and plain IP addresses; `*.example.com` matches every name below. Others are refused, which stops DNS rebinding.",
     ),
     key(
+        "server.trusted_proxies",
+        Form::List,
+        "127.0.0.0/8,::1",
+        "Addresses and networks of reverse proxies. What they say in `X-Forwarded-Proto` and `X-Forwarded-Host` is used for URLs in answers; from others it is ignored.",
+    ),
+    key(
         "server.connections_max",
         Form::Count,
         "1024",

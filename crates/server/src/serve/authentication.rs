@@ -26,25 +26,37 @@ impl Keys {
         Self(keys.into())
     }
 
-    fn accepts(&self, headers: &HeaderMap) -> bool {
+    /// Whether requests need a key.
+    pub(super) fn are_needed(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Whether `given` is one of the keys.
+    pub(super) fn contain(&self, given: &[u8]) -> bool {
+        // Every key is compared, so that the time does not tell which one was near.
+        self.0
+            .iter()
+            .fold(false, |found, key| key.matches(given) | found)
+    }
+
+    /// Whether a request carries one of the keys.
+    pub(super) fn accepts(&self, headers: &HeaderMap) -> bool {
         let bearer = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.as_bytes().split_at_checked("Bearer ".len()))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "))
             .map(|(_, key)| key);
         let own = headers.get("x-api-key").map(|value| value.as_bytes());
-        bearer.into_iter().chain(own).any(|given| {
-            // Every key is compared, so that the time does not tell which one was near.
-            self.0
-                .iter()
-                .fold(false, |found, key| key.matches(given) | found)
-        })
+        bearer
+            .into_iter()
+            .chain(own)
+            .any(|given| self.contain(given))
     }
 }
 
 /// The layer.
 pub(super) async fn check(State(keys): State<Keys>, request: Request, next: Next) -> Response {
-    if keys.0.is_empty() || request.uri().path() == OPEN_PATH || keys.accepts(request.headers()) {
+    if !keys.are_needed() || request.uri().path() == OPEN_PATH || keys.accepts(request.headers()) {
         return next.run(request).await;
     }
     let message = "this server needs a key: send `Authorization: Bearer KEY` or `X-API-Key: KEY`";

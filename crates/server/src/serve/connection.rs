@@ -3,15 +3,16 @@
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use tokio::{net::TcpStream, sync::Semaphore};
+use tower::util::MapRequest;
 
-use super::stop::Stop;
+use super::{forwarded::Peer, stop::Stop};
 use crate::config::Server;
 
 /// Longest head of a request, bytes; what does not fit is answered with 431.
@@ -47,11 +48,17 @@ pub(super) async fn serve(
             let permit = Arc::clone(&free).acquire_owned().await;
             (permit, accept(&listener).await)
         };
-        let (permit, stream) = tokio::select! {
+        let (permit, (stream, peer)) = tokio::select! {
             next = next => next,
             () = stop.requested() => break,
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(MapRequest::new(
+            router.clone(),
+            move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
+                request
+            },
+        ));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -72,11 +79,11 @@ pub(super) async fn serve(
     Ok(())
 }
 
-async fn accept(listener: &tokio::net::TcpListener) -> TcpStream {
+async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, Peer) {
     loop {
         let error = match listener.accept().await {
-            Ok((stream, _)) => match prepare(&stream) {
-                Ok(()) => return stream,
+            Ok((stream, peer)) => match prepare(&stream) {
+                Ok(()) => return (stream, Peer(peer)),
                 Err(error) => error,
             },
             Err(error) => error,

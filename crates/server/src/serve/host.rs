@@ -14,16 +14,32 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::authentication::refusal;
+use super::authentication::{Keys, refusal};
 
-/// Names under which the server may be reached.
+/// What container engines call the machine that they run on. No page on the
+/// internet can have a name below `.internal`.
+const NAMES_IN_CONTAINERS: [&str; 3] = [
+    "host.docker.internal",
+    "gateway.docker.internal",
+    "host.containers.internal",
+];
+
+/// Which requests were meant for this server.
 #[derive(Clone, Debug)]
-pub(super) struct Allowed(Arc<[String]>);
+pub(super) struct Allowed {
+    hosts: Arc<[String]>,
+    keys: Keys,
+}
 
 impl Allowed {
-    /// Besides loopback names and plain addresses: `hosts`, in lower case.
-    pub(super) fn new(hosts: &[String]) -> Self {
-        Self(hosts.into())
+    /// Those that carry one of the keys; and those to loopback names, plain
+    /// addresses, the names of the machine in containers, and `hosts`, which
+    /// are in lower case.
+    pub(super) fn new(hosts: &[String], keys: Keys) -> Self {
+        Self {
+            hosts: hosts.into(),
+            keys,
+        }
     }
 
     /// Whether `host`, without a port, is one of ours.
@@ -38,8 +54,9 @@ impl Allowed {
         address.parse::<IpAddr>().is_ok()
             || host == "localhost"
             || host.ends_with(".localhost")
+            || NAMES_IN_CONTAINERS.contains(&host)
             || self
-                .0
+                .hosts
                 .iter()
                 .any(|allowed| match allowed.strip_prefix("*.") {
                     Some(parent) => host
@@ -50,6 +67,10 @@ impl Allowed {
     }
 
     fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
+        // No browser adds a key on behalf of a page that does not know it.
+        if self.keys.are_needed() && self.keys.accepts(headers) {
+            return Ok(());
+        }
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts.next();
         if hosts.next().is_some() {
@@ -97,7 +118,7 @@ impl Allowed {
         let same = host.is_some_and(|host| host.eq_ignore_ascii_case(authority.as_bytes()));
         let configured = authority
             .parse::<Authority>()
-            .is_ok_and(|authority| self.0.iter().any(|allowed| allowed == authority.host()));
+            .is_ok_and(|authority| self.hosts.iter().any(|allowed| allowed == authority.host()));
         if same || configured {
             return Ok(());
         }
@@ -132,10 +153,12 @@ pub(super) async fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
     use axum::http::HeaderValue;
 
     fn judge(host: &str, origin: Option<&str>) -> Result<(), StatusCode> {
-        let allowed = Allowed::new(&["box.example.com".into(), "*.apps.example.com".into()]);
+        let hosts = ["box.example.com".into(), "*.apps.example.com".into()];
+        let allowed = Allowed::new(&hosts, Keys::new(&[]));
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
         if let Some(origin) = origin {
@@ -156,6 +179,7 @@ mod tests {
             "127.0.0.1:5266",
             "[::1]:5266",
             "192.168.1.5",
+            "host.docker.internal:5266",
             "box.example.com:80",
             "x.apps.example.com",
         ] {
@@ -184,8 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_shows_that_a_request_is_meant_for_us() {
+        let judge = |keys: &[Secret], key: &'static str| {
+            let headers = HeaderMap::from_iter([
+                (header::HOST, HeaderValue::from_static("box.elsewhere.com")),
+                (header::AUTHORIZATION, HeaderValue::from_static(key)),
+            ]);
+            Allowed::new(&[], Keys::new(keys)).judge(&Uri::from_static("/api/sandbox"), &headers)
+        };
+        let keys = [Secret::new("a-key-of-this-server")];
+        assert!(judge(&keys, "Bearer a-key-of-this-server").is_ok());
+        assert!(judge(&keys, "Bearer another").is_err());
+        assert!(judge(&[], "Bearer ").is_err());
+    }
+
+    #[test]
     fn a_name_in_the_request_line_counts_too() {
-        let allowed = Allowed::new(&[]);
+        let allowed = Allowed::new(&[], Keys::new(&[]));
         let uri = Uri::from_static("http://evil.com/v1/healthz");
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost"))]);
         assert!(allowed.judge(&uri, &headers).is_err());

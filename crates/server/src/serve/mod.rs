@@ -6,6 +6,7 @@
 
 mod authentication;
 mod connection;
+mod forwarded;
 mod host;
 mod log;
 mod privilege;
@@ -133,21 +134,39 @@ async fn start(
     Ok(Control::start(control_config(config, store), Arc::new(runtime), clock).await?)
 }
 
-/// The facade behind the doors that every request passes.
+/// The facades behind the doors that every request passes.
 fn router(control: Control, config: &Config) -> Router {
-    let facade = facade_sandboxai::FacadeConfig {
+    let keys = authentication::Keys::new(&config.server.api_keys);
+    let native = facade_sandboxai::FacadeConfig {
         output_bytes_max: config.output_bytes_max,
         ..facade_sandboxai::FacadeConfig::default()
     };
-    facade_sandboxai::router(control, facade)
+    let native = facade_sandboxai::router(control.clone(), native).layer(
+        middleware::from_fn_with_state(keys.clone(), authentication::check),
+    );
+    let daytona = facade_daytona::router(control, daytona_config(config, keys.clone()));
+    native
+        .merge(daytona)
         .layer(middleware::from_fn_with_state(
-            authentication::Keys::new(&config.server.api_keys),
-            authentication::check,
-        ))
-        .layer(middleware::from_fn_with_state(
-            host::Allowed::new(&config.server.allowed_hosts),
+            host::Allowed::new(&config.server.allowed_hosts, keys),
             host::check,
         ))
+        .layer(middleware::from_fn_with_state(
+            forwarded::Trusted::new(&config.server.trusted_proxies),
+            forwarded::scrub,
+        ))
+}
+
+/// Daytona's SDKs always send a key; where none is configured any will do.
+fn daytona_config(config: &Config, keys: authentication::Keys) -> facade_daytona::FacadeConfig {
+    facade_daytona::FacadeConfig {
+        accepts_key: Arc::new(move |given| match keys.are_needed() {
+            true => keys.contain(given),
+            false => !given.is_empty(),
+        }),
+        output_bytes_max: config.output_bytes_max,
+        ..facade_daytona::FacadeConfig::new(config.defaults.image.to_string())
+    }
 }
 
 fn runtime_config(config: &Config) -> runtime_embedded::Config {
