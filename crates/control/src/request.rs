@@ -76,7 +76,7 @@ pub(crate) fn plan(create: &Create, config: &Config, capabilities: &Capabilities
 }
 
 /// The image that a name stands for: of the aliases that match, the longest.
-fn resolve(aliases: &BTreeMap<String, Image>, name: &str) -> Result<Image> {
+pub(crate) fn resolve(aliases: &BTreeMap<String, Image>, name: &str) -> Result<Image> {
     let image: Image = name.parse()?;
     if let Some(target) = aliases.get(name) {
         return Ok(target.clone());

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -115,7 +115,17 @@ impl Embedded {
 
     /// Sends a request and waits for the answer, both within `deadline`.
     async fn ask(&self, request: &Request, deadline: Duration) -> Result<(Answer, Vec<OwnedFd>)> {
-        match timeout(deadline, self.exchange(request)).await {
+        self.ask_with(request, None, deadline).await
+    }
+
+    /// As [`Embedded::ask`], with a descriptor beside the request.
+    pub(crate) async fn ask_with(
+        &self,
+        request: &Request,
+        attached: Option<BorrowedFd<'_>>,
+        deadline: Duration,
+    ) -> Result<(Answer, Vec<OwnedFd>)> {
+        match timeout(deadline, self.exchange(request, attached)).await {
             Ok(Ok((Answer::Failed { kind, message }, _))) => {
                 Err(Error::new(kind_from_text(&kind), message))
             }
@@ -127,12 +137,16 @@ impl Embedded {
         }
     }
 
-    async fn exchange(&self, request: &Request) -> Result<(Answer, Vec<OwnedFd>)> {
+    async fn exchange(
+        &self,
+        request: &Request,
+        attached: Option<BorrowedFd<'_>>,
+    ) -> Result<(Answer, Vec<OwnedFd>)> {
         let at = Step::AskSpawner;
         let message = serde_json::to_vec(request).expect("strings and numbers always serialize");
         if message.len() > REQUEST_BYTES_MAX {
             return Err(Error::invalid(format!(
-                "field `env`: the request is longer than {REQUEST_BYTES_MAX} bytes"
+                "the environment and other words of the request are together longer than {REQUEST_BYTES_MAX} bytes"
             )));
         }
         let (ours, theirs) = socketpair(
@@ -144,12 +158,15 @@ impl Embedded {
         .at(at, "a new connection")?;
         rustix::io::ioctl_fionbio(&ours, true).at(at, "a new connection")?;
         let ours = watch(ours, Interest::READABLE).at(at, "a new connection")?;
+        let mut descriptors = vec![theirs.as_fd()];
+        descriptors.extend(attached);
         self.spawner
             .async_io(Interest::WRITABLE, |spawner| {
-                sys::socket::send(spawner, &message, &[theirs.as_fd()])
+                sys::socket::send(spawner, &message, &descriptors)
             })
             .await
             .at(at, "because it has ended")?;
+        drop(descriptors);
         drop(theirs);
         let mut reader = AnswerReader::default();
         let mut buffer = vec![0; PIECE_BYTES];
@@ -221,6 +238,12 @@ impl Embedded {
             .is_some_and(|since| since.elapsed() < FOUND_IMAGE_TTL)
     }
 
+    /// The next creation looks again whether the image is there.
+    pub(crate) fn forget(&self, image: &Image) {
+        let found = self.found_images.lock();
+        found.unwrap_or_else(PoisonError::into_inner).remove(image);
+    }
+
     fn remember(&self, image: &Image) {
         let found = self.found_images.lock();
         let mut found = found.unwrap_or_else(PoisonError::into_inner);
@@ -245,7 +268,7 @@ fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>
     AsyncFd::with_interest(descriptor, interest)
 }
 
-fn unexpected(answer: &Answer) -> Error {
+pub(crate) fn unexpected(answer: &Answer) -> Error {
     Error::internal(format!("the spawner's answer does not fit: {answer:?}"))
 }
 
@@ -390,5 +413,8 @@ impl Runtime for Embedded {
         self.cgroups
             .usage(id.as_str())?
             .ok_or_else(|| Error::not_found(format!("there is no sandbox {id}")))
+    }
+    fn images(&self) -> Option<&dyn sandbox::Images> {
+        Some(self)
     }
 }

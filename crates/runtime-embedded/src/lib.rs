@@ -25,6 +25,7 @@ pub mod doctor;
 mod embedded;
 mod error;
 pub mod image;
+mod images;
 pub mod init_contract;
 mod layout;
 pub mod network;

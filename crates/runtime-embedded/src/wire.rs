@@ -1,9 +1,12 @@
 //! What the server and its spawner say to each other.
 //!
-//! A request is one packet with one descriptor, the socket for its answer. The
+//! A request is one packet with one descriptor, the socket for its answer, and
+//! for some a second one, which they name. The
 //! answer is a length (4 bytes, little-endian), JSON of that length, and the
 //! descriptors that its variant names. Both sides bound what they read, and the
 //! spawner checks every value again, because the server talks to the world.
+
+mod images;
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +16,8 @@ use std::{
 
 use sandbox::Kind;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use images::{ImageRequest, ImageWords};
 
 /// Longest request, bytes. Leaves room in a default socket buffer.
 pub(crate) const REQUEST_BYTES_MAX: usize = 96 << 10;
@@ -44,6 +49,10 @@ pub(crate) enum Request {
     },
     /// Removes what earlier crashes have left.
     Sweep,
+    /// Something about images.
+    Images {
+        request: ImageRequest,
+    },
 }
 
 /// A sandbox to be made: names and numbers, never a path.
@@ -74,6 +83,9 @@ pub(crate) enum Answer {
     Done,
     List {
         sandboxes: Vec<Listed>,
+    },
+    Images {
+        images: Vec<ImageWords>,
     },
     Failed {
         kind: String,

@@ -7,6 +7,7 @@
 
 mod error;
 mod id;
+mod images;
 mod limits;
 mod runtime;
 mod spec;
@@ -14,6 +15,7 @@ mod state;
 
 pub use error::{Error, Kind, Result};
 pub use id::{Id, Name, Space};
+pub use images::{FoundImage, ImageConfig, Images, NewImage};
 pub use limits::{Limits, Usage};
 pub use runtime::{
     AgentStream, ByteStream, Capabilities, Created, Ended, Found, Runtime, StepTime,

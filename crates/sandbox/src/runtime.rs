@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Id, Result, Spec, Usage};
+use crate::{Id, Images, Result, Spec, Usage};
 
 /// A byte stream in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -145,4 +145,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` when the runtime does not have the sandbox.
     async fn usage(&self, id: &Id) -> Result<Usage>;
+    /// Its images; `None` when it leaves them to somebody else.
+    fn images(&self) -> Option<&dyn Images> {
+        None
+    }
 }

@@ -16,7 +16,7 @@ use sandbox::{
 };
 use tokio::sync::watch;
 
-use crate::FakeAgent;
+use crate::{FakeAgent, fake_images::FakeImages};
 
 /// Bytes in flight on one fake connection.
 const STREAM_BYTES: usize = 64 << 10;
@@ -67,6 +67,7 @@ pub struct FakeRuntime {
 
 #[derive(Debug, Default)]
 struct Shared {
+    images: FakeImages,
     sandboxes: BTreeMap<Id, Made>,
     behaviour: Behaviour,
     calls: Calls,
@@ -102,6 +103,17 @@ impl FakeRuntime {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Puts an image there, as [`sandbox::Images::import`] would.
+    pub fn add_image(&self, name: &str) {
+        let mut shared = self.lock();
+        shared.images.add(name);
+    }
+
+    /// The images and nothing else.
+    pub(crate) fn with_images<T>(&self, work: impl FnOnce(&mut FakeImages) -> T) -> T {
+        work(&mut self.lock().images)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -343,6 +355,9 @@ impl Runtime for FakeRuntime {
             pids: 1,
             oom_kills: 0,
         })
+    }
+    fn images(&self) -> Option<&dyn sandbox::Images> {
+        Some(self)
     }
 }
 

@@ -5,6 +5,7 @@
 //! that both can be tested with it.
 
 mod fake_agent;
+mod fake_images;
 mod fake_runtime;
 mod runtime_suite;
 

@@ -74,6 +74,8 @@ pub(crate) trait Cgroups: fmt::Debug + Send + Sync {
     fn open_for_agent(&self, id: &str) -> Result<AgentFiles, Error>;
     /// Stops every process of the sandbox where it is.
     fn freeze(&self, id: &str) -> Result<(), Error>;
+    /// Whether they were told to stop.
+    fn is_frozen(&self, id: &str) -> Result<bool, Error>;
     /// Lets them run on.
     fn thaw(&self, id: &str) -> Result<(), Error>;
     /// Kills every process of the sandbox, frozen ones included.

@@ -267,6 +267,15 @@ impl Cgroups for Legacy {
         super::wait_for(Step::Freeze, &state, |text| text.trim() == "FROZEN")
     }
 
+    fn is_frozen(&self, id: &str) -> Result<bool, Error> {
+        if let Some(group) = self.unified(id) {
+            return v2::is_frozen(&group);
+        }
+        let path = self.freezer_state(id)?;
+        let text = fs::read_to_string(&path).at(Step::Freeze, path.display())?;
+        Ok(text.trim() != "THAWED")
+    }
+
     fn thaw(&self, id: &str) -> Result<(), Error> {
         match self.unified(id) {
             Some(group) => v2::thaw(&group),

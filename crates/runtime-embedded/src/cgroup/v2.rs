@@ -101,6 +101,10 @@ impl Cgroups for Unified {
         freeze(&self.group(id))
     }
 
+    fn is_frozen(&self, id: &str) -> Result<bool, Error> {
+        is_frozen(&self.group(id))
+    }
+
     fn thaw(&self, id: &str) -> Result<(), Error> {
         thaw(&self.group(id))
     }
@@ -174,6 +178,13 @@ pub(super) fn freeze(group: &Path) -> Result<(), Error> {
     super::wait_for(Step::Freeze, &group.join("cgroup.events"), |text| {
         text.lines().any(|line| line == "frozen 1")
     })
+}
+
+/// Whether a group of the unified tree is frozen or about to be.
+pub(super) fn is_frozen(group: &Path) -> Result<bool, Error> {
+    let path = group.join("cgroup.freeze");
+    let text = fs::read_to_string(&path).at(Step::Freeze, path.display())?;
+    Ok(text.trim() == "1")
 }
 
 /// Thaws a group of the unified tree.

@@ -153,8 +153,8 @@ impl Store {
             layers: vec![unpacked.layer()],
             env: loaded.recipe.env.clone(),
             workdir: loaded.recipe.workdir.clone(),
-            user: None,
             recipe: Some(loaded.digest.clone()),
+            ..Config::default()
         };
         self.publish(
             workspace,

@@ -29,7 +29,7 @@ const MEMBERS_MAX: usize = 10_000;
 /// Largest description file, bytes.
 const JSON_BYTES_MAX: u64 = 4 << 20;
 /// Most layers of an image; overlayfs stacks 500.
-const LAYERS_MAX: usize = 128;
+pub(super) const LAYERS_MAX: usize = 128;
 /// How many indexes may lead to one another.
 const INDEX_DEPTH_MAX: usize = 3;
 
@@ -57,6 +57,9 @@ pub(super) struct Description {
     pub(super) env: BTreeMap<String, String>,
     pub(super) workdir: String,
     pub(super) user: Option<String>,
+    pub(super) entrypoint: Vec<String>,
+    pub(super) cmd: Vec<String>,
+    pub(super) labels: BTreeMap<String, String>,
     /// The name that the archive gives the image, if it is a valid one.
     pub(super) name: Option<Image>,
 }
@@ -143,6 +146,9 @@ impl Members {
             env: environment(execution.env.unwrap_or_default()),
             workdir: workdir(execution.workdir),
             user: execution.user.filter(|user| !user.is_empty()),
+            entrypoint: execution.entrypoint.unwrap_or_default(),
+            cmd: execution.cmd.unwrap_or_default(),
+            labels: execution.labels.unwrap_or_default(),
             name,
         })
     }

@@ -57,6 +57,12 @@ pub(super) struct Execution {
     pub(super) workdir: Option<String>,
     #[serde(rename = "User", default)]
     pub(super) user: Option<String>,
+    #[serde(rename = "Entrypoint", default)]
+    pub(super) entrypoint: Option<Vec<String>>,
+    #[serde(rename = "Cmd", default)]
+    pub(super) cmd: Option<Vec<String>>,
+    #[serde(rename = "Labels", default)]
+    pub(super) labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]

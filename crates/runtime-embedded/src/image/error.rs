@@ -104,6 +104,35 @@ pub enum ImageError {
         /// The bound.
         limit: u64,
     },
+    /// A sandbox has more than an image may get of it.
+    #[error(
+        "the sandbox has more than {limit} {what} of its own, which is too much for an image; remove what the image does not need"
+    )]
+    SandboxTooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// A file of a sandbox cannot be read.
+    #[error("{step} /{path} of the sandbox: {source}")]
+    Walk {
+        /// What was tried.
+        step: &'static str,
+        /// Below the sandbox's root.
+        path: String,
+        /// The operating system's answer.
+        #[source]
+        source: Errno,
+    },
+    /// An image would have too many layers.
+    #[error(
+        "the image would have more than {limit} layers; join steps of its build, e.g. several RUN into one"
+    )]
+    TooManyLayers {
+        /// The bound.
+        limit: usize,
+    },
     /// A `docker save` archive does not hold what it must.
     #[error("the container image archive is not usable: {0}")]
     DockerArchive(String),
@@ -196,13 +225,16 @@ impl From<ImageError> for sandbox::Error {
             | ImageError::Architecture { .. }
             | ImageError::Recipe { .. }
             | ImageError::BuildStep { .. } => Kind::InvalidRequest,
-            ImageError::TooLarge { .. } => Kind::LimitReached,
+            ImageError::TooLarge { .. }
+            | ImageError::SandboxTooLarge { .. }
+            | ImageError::TooManyLayers { .. } => Kind::LimitReached,
             ImageError::Locked { .. } => Kind::Unavailable,
             ImageError::ToolMissing { .. } => Kind::Unavailable,
             ImageError::Store { .. }
             | ImageError::Damaged { .. }
             | ImageError::LayerGone { .. }
             | ImageError::Unpack { .. }
+            | ImageError::Walk { .. }
             | ImageError::Tool { .. } => Kind::Internal,
             ImageError::Domain(inner) => inner.kind,
         };

@@ -1,6 +1,11 @@
 //! From an archive to an image of the store.
 
-use std::{fs::File, io::Read, path::PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use sandbox::Image;
@@ -138,6 +143,9 @@ impl Store {
             env: description.env,
             workdir: description.workdir,
             user: description.user,
+            entrypoint: description.entrypoint,
+            cmd: description.cmd,
+            labels: description.labels,
             recipe: None,
         };
         self.publish(
@@ -157,24 +165,7 @@ impl Store {
         first: Option<Entry>,
     ) -> Result<Unpacked, ImageError> {
         let folder = workspace.path(folder);
-        let create =
-            |errno: rustix::io::Errno| ImageError::store("create the layer", &folder)(errno.into());
-        rustix::fs::mkdirat(CWD, &folder, Mode::RWXU).map_err(create)?;
-        // A root folder that the archive does not name is open to all users inside.
-        rustix::fs::chmodat(
-            CWD,
-            &folder,
-            Mode::from_raw_mode(0o755),
-            rustix::fs::AtFlags::empty(),
-        )
-        .map_err(create)?;
-        let root = rustix::fs::openat(
-            CWD,
-            &folder,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(create)?;
+        let root = Self::layer_folder(&folder)?;
         let totals = Unpacker::new(root, self.limits).unpack(&mut stream, first)?;
         let digest = stream.into_inner().finish()?;
         Ok(Unpacked {
@@ -183,11 +174,33 @@ impl Store {
             totals,
         })
     }
+
+    /// Makes the folder of a layer and opens it.
+    pub(super) fn layer_folder(folder: &Path) -> Result<OwnedFd, ImageError> {
+        let create =
+            |errno: rustix::io::Errno| ImageError::store("create the layer", folder)(errno.into());
+        rustix::fs::mkdirat(CWD, folder, Mode::RWXU).map_err(create)?;
+        // A root folder that the archive does not name is open to all users inside.
+        rustix::fs::chmodat(
+            CWD,
+            folder,
+            Mode::from_raw_mode(0o755),
+            rustix::fs::AtFlags::empty(),
+        )
+        .map_err(create)?;
+        rustix::fs::openat(
+            CWD,
+            folder,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(create)
+    }
 }
 
 /// Each layer once, where it lies highest: overlayfs refuses to stack a folder
 /// twice, and what the lower one does the higher one does again.
-fn topmost(layers: Vec<Layer>) -> Vec<Layer> {
+pub(super) fn topmost(layers: Vec<Layer>) -> Vec<Layer> {
     let mut kept: Vec<Layer> = Vec::with_capacity(layers.len());
     for layer in layers.into_iter().rev() {
         if kept.iter().all(|other| other.digest != layer.digest) {

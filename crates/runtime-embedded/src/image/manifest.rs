@@ -24,7 +24,13 @@ pub(super) struct Config {
     pub(super) workdir: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<String>,
-    /// Digest of the recipe that the image was built from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) entrypoint: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) cmd: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<String, String>,
+    /// Digest of what the image was built from: a recipe, or the step of a build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) recipe: Option<String>,
 }

@@ -14,6 +14,7 @@
 
 mod apt_sources;
 mod build;
+mod derive;
 mod docker_archive;
 mod docker_json;
 mod entry_path;
@@ -29,6 +30,7 @@ mod store;
 mod tar_stream;
 mod unpack;
 mod unused;
+mod upper;
 mod workspace;
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ use sandbox::Image;
 use serde::{Serialize, Serializer};
 
 pub use build::BuildOptions;
+pub(crate) use derive::Writable;
 pub use error::ImageError;
 pub use store::{Hold, Store};
 
@@ -62,6 +65,14 @@ pub struct ImageRecord {
     /// The user that the image names for its commands, as written there
     /// (`name`, `uid` or `uid:gid`); none means root.
     pub user: Option<String>,
+    /// What its author meant to be run.
+    pub entrypoint: Vec<String>,
+    /// Arguments of the entrypoint.
+    pub cmd: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Digest of what it was built from: a recipe, or the step of a build.
+    pub built_from: Option<String>,
     /// Sum of the sizes of all files of all layers, bytes.
     pub size_bytes: u64,
     /// When it came into the store, milliseconds since 1970.

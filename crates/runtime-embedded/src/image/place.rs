@@ -126,3 +126,9 @@ pub(super) fn failed(step: &'static str, entry: &Entry) -> impl FnOnce(Errno) ->
         source,
     }
 }
+
+/// [`ImageError::Walk`] for the step on a path of a sandbox, to be used with `map_err`.
+pub(super) fn failed_at(step: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> ImageError {
+    let path = shown(path);
+    move |source| ImageError::Walk { step, path, source }
+}

@@ -225,6 +225,9 @@ impl Store {
                 self.remove_manifest(&former)?;
             }
         }
+        if full_name.is_none() {
+            self.forget_old_steps()?;
+        }
         self.set_unused_layers_aside(workspace)?;
         drop(lock);
         self.record(full_name.as_deref(), &digest)
@@ -294,6 +297,10 @@ impl Store {
             env: config.env,
             workdir: config.workdir,
             user: config.user,
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            labels: config.labels,
+            built_from: config.recipe,
             created_ms,
         })
     }
@@ -324,7 +331,7 @@ impl Store {
         }
     }
 
-    fn names(&self) -> Result<Names, ImageError> {
+    pub(super) fn names(&self) -> Result<Names, ImageError> {
         let path = self.root.join("names.json");
         match read_bounded(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| ImageError::Damaged {
@@ -365,7 +372,7 @@ impl Store {
         Ok(digests)
     }
 
-    fn remove_manifest(&self, digest: &str) -> Result<(), ImageError> {
+    pub(super) fn remove_manifest(&self, digest: &str) -> Result<(), ImageError> {
         let path = self.manifest_path(digest);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

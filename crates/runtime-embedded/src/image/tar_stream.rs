@@ -52,6 +52,19 @@ pub(super) struct Entry {
     pub(super) attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// Entries one after the other, each before its content.
+pub(super) trait Entries {
+    /// Whether they come from an archive: its names may begin with `.wh.` to hide
+    /// others, and nothing that it says about overlayfs is believed.
+    const IS_ARCHIVE: bool;
+
+    /// The next entry, skipping what is left of the last one; none at the end.
+    fn next(&mut self) -> Result<Option<Entry>, ImageError>;
+
+    /// Reads from the content of the last entry; 0 at its end.
+    fn read_content(&mut self, buffer: &mut [u8]) -> std::io::Result<usize>;
+}
+
 /// What headers before an entry say about it.
 #[derive(Debug, Default)]
 struct Extensions {
@@ -358,6 +371,18 @@ impl<R: Read> Read for Content<'_, R> {
         self.0.content -= count as u64;
         self.0.offset += count as u64;
         Ok(count)
+    }
+}
+
+impl<R: Read> Entries for TarStream<R> {
+    const IS_ARCHIVE: bool = true;
+
+    fn next(&mut self) -> Result<Option<Entry>, ImageError> {
+        Self::next(self)
+    }
+
+    fn read_content(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.content().read(buffer)
     }
 }
 

@@ -13,7 +13,7 @@
 //! a character device 0:0, and `trusted.overlay.opaque=y` on the folder.
 
 use std::{
-    io::{Read, Write},
+    io::{Seek, SeekFrom, Write},
     os::fd::OwnedFd,
 };
 
@@ -30,7 +30,8 @@ use super::{
         set_opaque,
     },
     source::read_error,
-    tar_stream::{Entry, EntryKind, TarStream},
+    tar_stream::{Entries, Entry, EntryKind},
+    upper::OVERLAY_WORDS,
 };
 
 /// Bounds of one import.
@@ -79,6 +80,8 @@ pub(super) struct Unpacker {
     limits: Limits,
     totals: Totals,
     buffer: Vec<u8>,
+    /// See [`Entries::IS_ARCHIVE`].
+    from_archive: bool,
 }
 
 impl Unpacker {
@@ -89,15 +92,17 @@ impl Unpacker {
             limits,
             totals: Totals::default(),
             buffer: vec![0; COPY_BYTES],
+            from_archive: true,
         }
     }
 
     /// Writes `first`, if any, and all entries that follow it in the stream.
-    pub(super) fn unpack<R: Read>(
+    pub(super) fn unpack<S: Entries>(
         mut self,
-        stream: &mut TarStream<R>,
+        stream: &mut S,
         first: Option<Entry>,
     ) -> Result<Totals, ImageError> {
+        self.from_archive = S::IS_ARCHIVE;
         let mut next = first;
         loop {
             let entry = match next.take() {
@@ -118,15 +123,13 @@ impl Unpacker {
         }
     }
 
-    fn write<R: Read>(
-        &mut self,
-        entry: &Entry,
-        stream: &mut TarStream<R>,
-    ) -> Result<(), ImageError> {
+    fn write<S: Entries>(&mut self, entry: &Entry, stream: &mut S) -> Result<(), ImageError> {
         let Some(path) = EntryPath::parse(&entry.path)? else {
             return self.write_root(entry);
         };
-        if let Some(hidden) = path.name.strip_prefix(WHITEOUT) {
+        if self.from_archive
+            && let Some(hidden) = path.name.strip_prefix(WHITEOUT)
+        {
             if path.name == OPAQUE {
                 let parent = self.parent(&path, entry)?;
                 return set_opaque(&parent, entry);
@@ -206,12 +209,12 @@ impl Unpacker {
         self.own(&folder, entry)
     }
 
-    fn write_file<R: Read>(
+    fn write_file<S: Entries>(
         &mut self,
         parent: &OwnedFd,
         name: &[u8],
         entry: &Entry,
-        stream: &mut TarStream<R>,
+        stream: &mut S,
     ) -> Result<(), ImageError> {
         let file = rustix::fs::openat(
             parent,
@@ -222,16 +225,23 @@ impl Unpacker {
         .map_err(failed("create the file", entry))?;
         let mut file = std::fs::File::from(file);
         let mut left = entry.size;
-        let mut content = stream.content();
+        let written = |error| failed("write the file", entry)(errno_of(&error));
         while left > 0 {
-            let count = content.read(&mut self.buffer).map_err(read_error)?;
+            let count = stream.read_content(&mut self.buffer).map_err(read_error)?;
             if count == 0 {
                 return Err(ImageError::Truncated("inside a file"));
             }
-            file.write_all(&self.buffer[..count])
-                .map_err(|error| failed("write the file", entry)(errno_of(&error)))?;
+            let piece = &self.buffer[..count];
+            // A hole takes no room: a sandbox may have files of nothing but zeros.
+            if piece.iter().all(|byte| *byte == 0) {
+                let skipped = i64::try_from(count).unwrap_or(i64::MAX);
+                file.seek(SeekFrom::Current(skipped)).map_err(written)?;
+            } else {
+                file.write_all(piece).map_err(written)?;
+            }
             left = left.saturating_sub(count as u64);
         }
+        file.set_len(entry.size).map_err(written)?;
         self.totals.bytes += entry.size;
         let file = OwnedFd::from(file);
         self.own(&file, entry)?;
@@ -325,8 +335,10 @@ impl Unpacker {
         // After the owner: changing that clears the set-user-ID bit.
         rustix::fs::fchmod(file, mode(entry)).map_err(failed("set the mode", entry))?;
         for (name, value) in &entry.attributes {
+            let believed = !self.from_archive && OVERLAY_WORDS.contains(&name.as_slice());
             // `user.overlay.` steers overlayfs mounts of unprivileged users.
-            if !name.starts_with(b"user.") || name.starts_with(b"user.overlay.") {
+            let is_users = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+            if !believed && !is_users {
                 self.totals.attributes_dropped += 1;
                 continue;
             }

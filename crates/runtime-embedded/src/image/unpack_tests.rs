@@ -8,7 +8,7 @@ use tar::EntryType;
 use tempfile::TempDir;
 
 use super::*;
-use crate::image::test_archive::Archive;
+use crate::image::{tar_stream::TarStream, test_archive::Archive};
 
 /// Unpacks into a fresh folder.
 fn unpacked(archive: Archive) -> (TempDir, Totals) {

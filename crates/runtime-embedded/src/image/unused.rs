@@ -8,7 +8,30 @@ use super::{
     workspace::Workspace,
 };
 
+/// Unnamed results of build steps that are kept for later builds.
+const STEPS_MAX: usize = 256;
+
 impl Store {
+    /// Removes the oldest unnamed results of build steps above [`STEPS_MAX`].
+    pub(super) fn forget_old_steps(&self) -> Result<(), ImageError> {
+        let named: BTreeSet<String> = self.names()?.into_values().collect();
+        let mut steps = Vec::new();
+        for digest in self.manifests()? {
+            if !named.contains(&digest) {
+                let manifest = self.manifest(&digest)?;
+                if manifest.config.recipe.is_some() {
+                    steps.push((manifest.created_ms, digest));
+                }
+            }
+        }
+        steps.sort_unstable();
+        let surplus = steps.len().saturating_sub(STEPS_MAX);
+        for (_, digest) in &steps[..surplus] {
+            self.remove_manifest(digest)?;
+        }
+        Ok(())
+    }
+
     /// Moves layers that no image and no sandbox mentions into the workspace.
     pub(super) fn set_unused_layers_aside(&self, workspace: &Workspace) -> Result<(), ImageError> {
         let mut used = BTreeSet::new();

@@ -9,6 +9,7 @@ mod check;
 mod create;
 mod host;
 mod id_map;
+mod images;
 mod init;
 mod mounts;
 mod nodes;
@@ -161,8 +162,8 @@ fn serve() -> Result<(), Error> {
     let mut host = prepared?;
     let mut workers = Workers::default();
     let mut buffer = vec![0; REQUEST_BYTES_MAX];
-    while let Some((request, reply)) = next_request(&socket, &mut buffer)? {
-        dispatch(&mut host, &mut workers, request, reply);
+    while let Some(incoming) = next_request(&socket, &mut buffer)? {
+        dispatch(&mut host, &mut workers, incoming);
     }
     workers.wait_for(0);
     if host.config.ephemeral {
@@ -208,10 +209,19 @@ fn detach_from_terminal() -> Result<(), Error> {
     .at(at, "a mount namespace")
 }
 
+/// A request as it came.
+struct Incoming {
+    request: Request,
+    /// Where to send the answer.
+    reply: OwnedFd,
+    /// What else came with it.
+    attached: Option<OwnedFd>,
+}
+
 /// The next request; `None` when the server has gone.
-fn next_request(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(Request, OwnedFd)>, Error> {
+fn next_request(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Incoming>, Error> {
     loop {
-        let mut received = match sys::socket::receive(socket, buffer) {
+        let received = match sys::socket::receive(socket, buffer) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             // Too long, or too many descriptors: not from our server's code.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
@@ -220,11 +230,18 @@ fn next_request(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(Request, 
         if received.bytes == 0 {
             return Ok(None);
         }
-        let Some(reply) = received.descriptors.pop() else {
+        let mut descriptors = received.descriptors.into_iter();
+        let Some(reply) = descriptors.next() else {
             continue;
         };
         match serde_json::from_slice(&buffer[..received.bytes]) {
-            Ok(request) => return Ok(Some((request, reply))),
+            Ok(request) => {
+                return Ok(Some(Incoming {
+                    request,
+                    reply,
+                    attached: descriptors.next(),
+                }));
+            }
             Err(error) => {
                 let error = sandbox::Error::internal(format!("the request is malformed: {error}"));
                 refuse(&reply, &error);
@@ -239,8 +256,13 @@ fn refuse(reply: &OwnedFd, error: &sandbox::Error) {
 }
 
 /// Starts the worker for one request.
-fn dispatch(host: &mut Host, workers: &mut Workers, request: Request, reply: OwnedFd) {
-    let job = match worker::Job::prepare(host, request) {
+fn dispatch(host: &mut Host, workers: &mut Workers, incoming: Incoming) {
+    let Incoming {
+        request,
+        reply,
+        attached,
+    } = incoming;
+    let job = match worker::Job::prepare(host, request, attached) {
         Ok(job) => job,
         Err(error) => return refuse(&reply, &error),
     };

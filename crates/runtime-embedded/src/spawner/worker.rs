@@ -5,7 +5,7 @@ use std::{fs::File, io, os::fd::OwnedFd, panic, time::Duration};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use sandbox::Id;
 
-use super::{check::Wanted, complain, create, host::Host, sweep, teardown};
+use super::{check::Wanted, complain, create, host::Host, images::ImageJob, sweep, teardown};
 use crate::{
     error::{At as _, Error, Step},
     image::Store,
@@ -33,12 +33,18 @@ pub(super) enum Job {
     List,
     Adopt(Id),
     Sweep,
+    Images(Box<ImageJob>),
 }
 
 impl Job {
     /// Checks the request. For a creation it also makes and locks the folder and
     /// takes the slot, so that whatever comes later finds them.
-    pub(super) fn prepare(host: &mut Host, request: Request) -> sandbox::Result<Self> {
+    /// `attached` is the descriptor that came beside the request.
+    pub(super) fn prepare(
+        host: &mut Host,
+        request: Request,
+        attached: Option<OwnedFd>,
+    ) -> sandbox::Result<Self> {
         Ok(match request {
             Request::Create(create) => Self::Create(Box::new(prepare_create(host, create)?)),
             Request::Check { image } => Self::Check(image.parse()?),
@@ -48,6 +54,9 @@ impl Job {
             Request::List => Self::List,
             Request::Adopt { id } => Self::Adopt(id.parse()?),
             Request::Sweep => Self::Sweep,
+            Request::Images { request } => {
+                Self::Images(Box::new(ImageJob::prepare(request, attached)?))
+            }
         })
     }
 
@@ -132,6 +141,7 @@ fn work(host: &Host, job: Job, reply: &OwnedFd) {
         Job::Resume(id) => owned(host, &id)
             .and_then(|_| Ok(host.cgroups.thaw(id.as_str())?))
             .map(|()| Answer::Done),
+        Job::Images(job) => job.run(host),
         Job::List => list(host).map(|sandboxes| Answer::List { sandboxes }),
         Job::Sweep => {
             let trash = sweep::run(host);
@@ -192,7 +202,7 @@ fn check(host: &Host, image: &sandbox::Image) -> sandbox::Result<Answer> {
 }
 
 /// The record of a sandbox of this scope.
-fn owned(host: &Host, id: &Id) -> sandbox::Result<Record> {
+pub(super) fn owned(host: &Host, id: &Id) -> sandbox::Result<Record> {
     let folder = host.layout.sandbox(id.as_str());
     Record::read(&folder)?
         .filter(|record| record.scope == host.config.scope)

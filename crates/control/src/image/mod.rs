@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::Bytes;
-use sandbox::{Error, Name, Result, Space};
+use sandbox::{Error, FoundImage, Image, Images, Kind, Name, NewImage, Result, Space};
 
-use crate::{Control, PieceStream};
+use crate::{Control, PieceStream, core::Core, request::resolve};
 
 /// An image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,15 +89,21 @@ impl Control {
     /// # Errors
     /// When the runtime cannot tell.
     pub async fn images(&self) -> Result<Vec<ImageInfo>> {
-        Err(not_yet())
+        let found = self.core.images()?.list().await?;
+        Ok(found
+            .into_iter()
+            .filter(|image| !is_step(image))
+            .map(ImageInfo::from)
+            .collect())
     }
 
     /// The image that a name stands for: by alias, else a local one of that name.
     ///
     /// # Errors
     /// `NotFound` lists what exists.
-    pub async fn find_image(&self, _name: &str) -> Result<ImageInfo> {
-        Err(not_yet())
+    pub async fn find_image(&self, name: &str) -> Result<ImageInfo> {
+        let image = resolve(&self.core.config.image_aliases, name)?;
+        Ok(self.core.images()?.find(&image).await?.into())
     }
 
     /// As [`Control::find_image`]; an image that is not there is pulled from its
@@ -109,12 +115,13 @@ impl Control {
         Err(not_yet())
     }
 
-    /// Removes the name, and with the last name the image. Sandboxes made from it run on.
+    /// Removes the name, and with the last name the image. Sandboxes made from it
+    /// run on. The name is taken as it is: an alias belongs to the configuration.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn remove_image(&self, _name: &str) -> Result<()> {
-        Err(not_yet())
+    pub async fn remove_image(&self, name: &str) -> Result<()> {
+        self.core.images()?.remove(&name.parse()?).await
     }
 
     /// Begins to pull an image; joins a pull of the same name that is under way.
@@ -160,16 +167,78 @@ impl Control {
     ///
     /// # Errors
     /// `NotFound`, `AlreadyExists` for the name of the image, or the failed step.
-    pub async fn commit_image(
-        &self,
-        _space: &Space,
-        _name: &Name,
-        _image: &str,
-    ) -> Result<ImageInfo> {
-        Err(not_yet())
+    pub async fn commit_image(&self, space: &Space, name: &Name, image: &str) -> Result<ImageInfo> {
+        let resident = self.core.registry.find(space, name)?;
+        let images = self.core.images()?;
+        let image: Image = image.parse()?;
+        if is_there(images, &image).await? {
+            return Err(Error::already_exists(format!(
+                "there is an image {image}; remove it first or choose another name"
+            )));
+        }
+        let _operation = resident.operate();
+        let base = resident.details().spec.image.clone();
+        let config = match images.find(&base).await {
+            Ok(base) => base.config,
+            // Its image was removed since: its files are all there.
+            Err(error) if error.kind == Kind::NotFound => sandbox::ImageConfig::default(),
+            Err(error) => return Err(error),
+        };
+        let new = NewImage {
+            name: Some(image),
+            config,
+            built_from: None,
+        };
+        Ok(images.commit(&resident.id, &new).await?.into())
+    }
+}
+
+impl Core {
+    /// The images of the runtime.
+    pub(crate) fn images(&self) -> Result<&dyn Images> {
+        self.runtime.images().ok_or_else(|| {
+            Error::unavailable(format!(
+                "the runtime `{}` leaves images to somebody else",
+                self.capabilities.runtime
+            ))
+        })
+    }
+}
+
+async fn is_there(images: &dyn Images, image: &Image) -> Result<bool> {
+    match images.find(image).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == Kind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an image is only the result of a step of a build, kept for the next one.
+fn is_step(image: &FoundImage) -> bool {
+    image.name.is_none() && image.built_from.is_some()
+}
+
+impl From<FoundImage> for ImageInfo {
+    fn from(found: FoundImage) -> Self {
+        let config = found.config;
+        Self {
+            name: found.name.map(|name| name.to_string()),
+            digest: found.digest,
+            size_bytes: found.size_bytes,
+            created_ms: found.created_ms,
+            env: config.env,
+            workdir: config.workdir,
+            user: config.user.unwrap_or_default(),
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            labels: config.labels,
+        }
     }
 }
 
 fn not_yet() -> Error {
     Error::unavailable("not yet")
 }
+
+#[cfg(test)]
+mod tests;
