@@ -74,7 +74,7 @@ pub(crate) fn has_key(facade: &Facade, headers: &HeaderMap) -> bool {
 }
 
 /// The key that a request carries.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, key) = headers
         .get(header::AUTHORIZATION)?
         .as_bytes()

@@ -11,3 +11,6 @@ pub const SIGNING_KEY: &str = "daytona.signing_key";
 pub const USER: &str = "daytona.user";
 /// The region that the caller asked for.
 pub const TARGET: &str = "daytona.target";
+/// What the names of revoked signed URLs begin with; their proof follows, and
+/// the value is when they expire, in seconds since the epoch.
+pub const REVOKED_PREFIX: &str = "daytona.revoked.";
