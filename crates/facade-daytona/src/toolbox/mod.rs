@@ -4,6 +4,7 @@ mod file;
 mod git;
 mod lsp;
 mod process;
+mod success;
 mod system;
 
 use axum::Router;
