@@ -96,6 +96,7 @@ pub(crate) struct Facade {
     pub(crate) control: Control,
     pub(crate) config: Arc<FacadeConfig>,
     request_ids: Arc<RequestIds>,
+    pub(crate) terminals: Arc<toolbox::Terminals>,
 }
 
 /// All routes of the facade, and JSON answers for other paths below `/api` and
@@ -106,6 +107,7 @@ pub fn router(control: Control, config: FacadeConfig) -> Router {
         control,
         config: Arc::new(config),
         request_ids: Arc::new(RequestIds::default()),
+        terminals: Arc::new(toolbox::Terminals::default()),
     };
     let control_plane = control_plane::routes()
         .fallback(unknown_route)

@@ -63,6 +63,7 @@ impl Bed {
             control,
             config: Arc::new(config),
             request_ids: Arc::new(RequestIds::default()),
+            terminals: Arc::default(),
         };
         Self {
             facade,

@@ -9,6 +9,7 @@ mod system;
 
 use axum::Router;
 
+pub(crate) use self::process::Terminals;
 use crate::Facade;
 
 /// The routes below a toolbox's base URL.
