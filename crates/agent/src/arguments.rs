@@ -5,14 +5,23 @@ use std::{ffi::OsString, os::fd::RawFd, path::PathBuf};
 /// What the runtime tells.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// `--listen-fd N`: the listening socket.
-    pub(crate) listen: RawFd,
+    /// Where the server comes from.
+    pub(crate) listen: Listen,
     /// `--cgroup-fd N`, any number: `cgroup.procs` files of the workload's cgroups.
     pub(crate) cgroups: Vec<RawFd>,
     /// `--oom-fd N`: the counter of processes killed for lack of memory.
     pub(crate) out_of_memory: Option<RawFd>,
     /// `--workdir DIR`: working directory of commands; `/` when absent.
     pub(crate) workdir: PathBuf,
+}
+
+/// The listening socket.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// `--listen-fd N`: a descriptor.
+    Inherited(RawFd),
+    /// `--listen-socket NAME`: to be made, in the abstract namespace.
+    Socket(String),
 }
 
 /// Why the command line is not one.
@@ -24,7 +33,7 @@ pub(crate) enum ArgumentError {
     NotANumber(String, OsString),
     #[error("unknown argument {0:?}")]
     Unknown(OsString),
-    #[error("--listen-fd is missing")]
+    #[error("--listen-fd or --listen-socket is missing")]
     ListenMissing,
     #[error("--workdir must be absolute")]
     WorkdirRelative,
@@ -38,7 +47,13 @@ pub(crate) fn parse(
     let (mut listen, mut cgroups, mut out_of_memory) = (None, Vec::new(), None);
     let mut workdir = PathBuf::from("/");
     while let Some(name) = arguments.next() {
-        let known = ["--listen-fd", "--cgroup-fd", "--oom-fd", "--workdir"];
+        let known = [
+            "--listen-fd",
+            "--listen-socket",
+            "--cgroup-fd",
+            "--oom-fd",
+            "--workdir",
+        ];
         let Some(name) = known.into_iter().find(|known| name == *known) else {
             return Err(ArgumentError::Unknown(name));
         };
@@ -49,11 +64,15 @@ pub(crate) fn parse(
             workdir = value.into();
             continue;
         }
+        if name == "--listen-socket" {
+            listen = Some(Listen::Socket(value.to_string_lossy().into_owned()));
+            continue;
+        }
         let number = value.to_str().and_then(|text| text.parse().ok());
         let number =
             number.ok_or_else(|| ArgumentError::NotANumber(name.to_owned(), value.clone()))?;
         match name {
-            "--listen-fd" => listen = Some(number),
+            "--listen-fd" => listen = Some(Listen::Inherited(number)),
             "--cgroup-fd" => cgroups.push(number),
             _ => out_of_memory = Some(number),
         }
@@ -83,11 +102,15 @@ mod tests {
         assert_eq!(
             parse_words(line),
             Ok(Arguments {
-                listen: 3,
+                listen: Listen::Inherited(3),
                 cgroups: vec![4, 5],
                 out_of_memory: Some(6),
                 workdir: "/work".into(),
             })
+        );
+        assert_eq!(
+            parse_words("--listen-socket name").unwrap().listen,
+            Listen::Socket("name".to_owned())
         );
         assert_eq!(
             parse_words("--listen-fd 3").unwrap().workdir,

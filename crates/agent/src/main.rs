@@ -7,6 +7,8 @@
 //!
 //! ```text
 //! sandboxai-agent --listen-fd N [--cgroup-fd N]... [--oom-fd N] --workdir DIR
+//! sandboxai-agent --listen-socket NAME --workdir DIR
+//! sandboxai-agent --relay NAME
 //! ```
 //!
 //! Threads that block, no async runtime: at rest there are two or three, and
@@ -24,6 +26,7 @@ mod file;
 mod output;
 mod process;
 mod reaper;
+mod relay;
 mod request;
 mod spawn;
 
@@ -35,7 +38,7 @@ use rustix::{
 };
 
 use crate::{
-    arguments::Arguments,
+    arguments::{Arguments, Listen},
     collector::Collector,
     context::{Context, OutOfMemory},
     dispatch::Dispatch,
@@ -58,6 +61,11 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if arguments == [spawn::server::ARGUMENT] {
         return spawn::server::run();
+    }
+    if let [option, name] = arguments.as_slice()
+        && option == relay::ARGUMENT
+    {
+        return relay::run(&name.to_string_lossy());
     }
     let arguments = match arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -89,7 +97,10 @@ fn serve(arguments: Arguments) -> io::Result<()> {
         sys::process::take_inherited(number)
             .map_err(|error| io::Error::new(error.kind(), format!("descriptor {number}: {error}")))
     };
-    let listener = take(arguments.listen)?;
+    let listener = match arguments.listen {
+        Listen::Inherited(number) => take(number)?,
+        Listen::Socket(name) => relay::listener(&name)?,
+    };
     let cgroups = arguments
         .cgroups
         .into_iter()
