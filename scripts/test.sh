@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
-# Sets up and runs every test. Can be run any number of times.
+# Sets up and runs the tests. Can be run any number of times.
+#
+#   scripts/test.sh          what also the gate runs
+#   scripts/test.sh --all    and the slow ones: SUNA's scenario with its screen and browser,
+#                            for which the image of images/suna is built (4 minutes, once)
+#
+# Other arguments go to pytest, and restrict every run of it, e.g. -k preview.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
+all=
+if [ "${1:-}" = --all ]; then
+    all=yes
+    shift
+fi
 scripts/setup.sh --test
 [ "$(id -u)" -eq 0 ] || die "the tests make namespaces, cgroups and networks: run them as root (sudo -E scripts/test.sh)"
 cargo_is_new_enough || true
@@ -28,9 +39,30 @@ if [ ! -f "$original/.stamp" ]; then
     touch "$original/.stamp"
 fi
 
+say "Daytona's SDKs, each in an environment of its own"
+daytona=tests/conformance/daytona
+generations="0.21.0 0.115.0 0.226.1"
+for generation in $generations; do
+    python_environment ".venv-daytona-$generation" "$daytona/python_${generation//./_}/requirements.txt"
+done
+npm_packages "$daytona/typescript/legacy"
+npm_packages "$daytona/typescript/current"
+if [ -n "$all" ]; then
+    say "a stand-in for SUNA's image"
+    "$SANDBOXAI_BINARY" image build images/suna
+    export SUNA_IMAGE=sandboxai/suna
+    set -- -m "slow or not slow" "$@"
+fi
+
 say "the wheel"
 (cd python && "../$TEST_VENV/bin/maturin" build --quiet --profile dev --out ../target/wheels)
 
 say "end-to-end tests over the real server"
 (cd python && "../$TEST_VENV/bin/mypy" --strict sandboxai)
 "$TEST_VENV/bin/pytest" -q tests "$@"
+
+# Each interpreter collects the suite of the SDK that it has; 5: with these arguments, none.
+for generation in $generations; do
+    say "unmodified Daytona SDK $generation"
+    ".venv-daytona-$generation/bin/pytest" -q "$daytona" tests/conformance/suna "$@" || [ $? -eq 5 ]
+done

@@ -20,6 +20,7 @@ import pytest
 from conftest import STATE_DIR, Server
 
 HERE = Path(__file__).parent
+pytest.register_assert_rewrite("conformance.daytona.older_cases")
 
 
 def installed() -> str:

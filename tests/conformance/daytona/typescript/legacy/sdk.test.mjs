@@ -1,0 +1,4 @@
+import * as sdk from "@daytonaio/sdk";
+import { suite } from "../suite.mjs";
+
+suite(sdk);
