@@ -14,3 +14,7 @@ pub const TARGET: &str = "daytona.target";
 /// What the names of revoked signed URLs begin with; their proof follows, and
 /// the value is when they expire, in seconds since the epoch.
 pub const REVOKED_PREFIX: &str = "daytona.revoked.";
+/// The size of the disk that the caller wanted, in GiB.
+pub const DISK_GIB: &str = "daytona.disk_gib";
+/// The Dockerfile that the image was built from, if it is short.
+pub const DOCKERFILE: &str = "daytona.dockerfile";

@@ -33,16 +33,6 @@ impl BaseUrl {
         Some(Self(format!("{scheme}://{host}")))
     }
 
-    /// Whether the caller used TLS.
-    pub(crate) fn is_secure(&self) -> bool {
-        self.0.starts_with("https:")
-    }
-
-    /// The part after `scheme://`.
-    pub(crate) fn authority(&self) -> &str {
-        self.0.split_once("://").map_or("", |(_, rest)| rest)
-    }
-
     /// Base of all toolboxes; `/{sandbox}` follows.
     pub(crate) fn toolbox(&self) -> String {
         format!("{}/toolbox", self.0)

@@ -49,7 +49,7 @@ impl ApiError {
     pub(crate) fn not_served(what: &str) -> Self {
         Self::new(
             StatusCode::NOT_IMPLEMENTED,
-            format!("{what} is not served by this server; see docs/protocols/daytona.md"),
+            format!("not served by this server: {what}; see docs/protocols/daytona.md"),
         )
         .with_code("NOT_IMPLEMENTED")
     }
@@ -65,6 +65,8 @@ fn code_of(status: StatusCode) -> &'static str {
         StatusCode::CONFLICT => "CONFLICT",
         StatusCode::GONE => "GONE",
         StatusCode::UNPROCESSABLE_ENTITY => "UNPROCESSABLE_ENTITY",
+        StatusCode::TOO_MANY_REQUESTS => "TOO_MANY_REQUESTS",
+        StatusCode::SERVICE_UNAVAILABLE => "SERVICE_UNAVAILABLE",
         _ => "INTERNAL_SERVER_ERROR",
     }
 }

@@ -41,7 +41,11 @@ use axum::{
 use control::Control;
 use sandbox::Space;
 
-use crate::{error::ApiError, request_id::RequestIds};
+use crate::{
+    control_plane::{Begun, Waiting},
+    error::ApiError,
+    request_id::RequestIds,
+};
 
 /// Tells whether a key gives access, in time that does not depend on the key.
 pub type KeyCheck = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -95,20 +99,32 @@ impl fmt::Debug for FacadeConfig {
 pub(crate) struct Facade {
     pub(crate) control: Control,
     pub(crate) config: Arc<FacadeConfig>,
-    request_ids: Arc<RequestIds>,
+    /// Sandboxes whose image is being made.
+    pub(crate) waiting: Waiting,
+    /// Snapshots that were asked for.
+    pub(crate) begun: Begun,
     pub(crate) terminals: Arc<toolbox::Terminals>,
+    request_ids: Arc<RequestIds>,
+}
+
+impl Facade {
+    fn new(control: Control, config: FacadeConfig) -> Self {
+        Self {
+            control,
+            config: Arc::new(config),
+            waiting: Waiting::new(),
+            begun: Begun::default(),
+            request_ids: Arc::new(RequestIds::default()),
+            terminals: Arc::default(),
+        }
+    }
 }
 
 /// All routes of the facade, and JSON answers for other paths below `/api` and
 /// `/toolbox`.
 pub fn router(control: Control, config: FacadeConfig) -> Router {
     let json_bytes_max = config.json_bytes_max;
-    let facade = Facade {
-        control,
-        config: Arc::new(config),
-        request_ids: Arc::new(RequestIds::default()),
-        terminals: Arc::new(toolbox::Terminals::default()),
-    };
+    let facade = Facade::new(control, config);
     let control_plane = control_plane::routes()
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)

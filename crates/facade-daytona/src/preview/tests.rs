@@ -9,7 +9,6 @@ use tempfile::TempDir;
 use testkit::FakeRuntime;
 
 use super::*;
-use crate::request_id::RequestIds;
 
 const ORIGIN: &str = "http://3000-x.localhost:5266";
 const KEY: &str = "a-key-of-this-server";
@@ -59,12 +58,7 @@ impl Bed {
             accepts_key: Arc::new(|key| key == KEY.as_bytes()),
             ..FacadeConfig::new("sandboxai/box".to_owned())
         };
-        let facade = Facade {
-            control,
-            config: Arc::new(config),
-            request_ids: Arc::new(RequestIds::default()),
-            terminals: Arc::default(),
-        };
+        let facade = Facade::new(control, config);
         Self {
             facade,
             sandbox,

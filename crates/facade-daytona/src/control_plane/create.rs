@@ -1,0 +1,434 @@
+//! `POST /sandbox`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use control::{Create, ImageBuild, ImageInfo, ImageJobState, Sandbox};
+use sandbox::{Id, Kind, Lease, Name, NetworkMode, State as LifeState};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    asked::{self, Caller},
+    dockerfile, interval,
+    shown::SandboxDto,
+    snapshot,
+};
+use crate::{
+    Facade, annotation,
+    error::{ApiError, ApiResult},
+    extract::JsonBody,
+    timing::Phases,
+    token,
+};
+
+/// How long an image may be pulled before the caller is told to ask again.
+const PULL_WAIT: Duration = Duration::from_secs(20);
+/// Longest Dockerfile that is remembered beside its sandbox, bytes.
+const DOCKERFILE_KEPT_MAX: usize = 4000;
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// The body. What is not listed is ignored: this server has nothing that it
+/// would change.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct CreateBody {
+    name: Option<String>,
+    snapshot: Option<String>,
+    build_info: Option<BuildInfo>,
+    user: Option<String>,
+    env: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+    public: Option<bool>,
+    target: Option<String>,
+    cpu: Option<f64>,
+    memory: Option<f64>,
+    disk: Option<u64>,
+    gpu: Option<f64>,
+    kvm: Option<bool>,
+    auto_stop_interval: Option<i64>,
+    auto_pause_interval: Option<i64>,
+    auto_archive_interval: Option<i64>,
+    auto_delete_interval: Option<i64>,
+    ttl_minutes: Option<i64>,
+    network_block_all: Option<bool>,
+    network_allow_list: Option<String>,
+    domain_allow_list: Option<String>,
+    outbound_proxy_url: Option<String>,
+    linked_sandbox: Option<String>,
+    volumes: Option<Vec<Value>>,
+    secrets: Option<Vec<Value>>,
+}
+
+/// A Dockerfile, in requests.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BuildInfo {
+    pub(crate) dockerfile_content: String,
+    #[serde(default)]
+    pub(crate) context_hashes: Option<Vec<String>>,
+}
+
+/// What a sandbox starts from.
+#[derive(Debug)]
+enum Source {
+    /// An image of this name.
+    Image(String),
+    /// The image of a Dockerfile.
+    Dockerfile { name: String, text: String },
+}
+
+impl Source {
+    fn image(&self) -> &str {
+        match self {
+            Self::Image(name) | Self::Dockerfile { name, .. } => name,
+        }
+    }
+}
+
+/// Makes a sandbox. Answered when it is started, or at once with what it waits
+/// for where its image must be made first.
+pub(crate) async fn create(
+    State(facade): State<Facade>,
+    caller: Caller,
+    JsonBody(body): JsonBody<CreateBody>,
+) -> ApiResult<Response> {
+    body.check_served(&facade)?;
+    let source = body.source(&facade).await?;
+    let mut create = body.create(&facade, &source)?;
+    if let Some(name) = &create.name
+        && facade.waiting.has_name(name)
+    {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox with name {name} already exists"),
+        ));
+    }
+    match ready_image(&facade, &source).await? {
+        Some(image) => {
+            let resources = snapshot::Resources::of(&image);
+            resources.check_active(source.image())?;
+            resources.complete(&mut create);
+            let created = facade.control.create(create).await?;
+            let told = caller.tell(created.sandbox);
+            Ok((Extension(Phases(created.steps)), told).into_response())
+        }
+        None => Ok(wait(&facade, &caller, create, source.image())?.into_response()),
+    }
+}
+
+/// Lets the sandbox be made when its image is there.
+fn wait(
+    facade: &Facade,
+    caller: &Caller,
+    create: Create,
+    image: &str,
+) -> ApiResult<Json<SandboxDto>> {
+    let spec = facade.control.plan(&create)?;
+    let (Some(id), Some(name)) = (create.id.clone(), create.name.clone()) else {
+        return Err(ApiError::bad_request("a sandbox that waits needs a name"));
+    };
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let sandbox = Sandbox {
+        id,
+        space: create.space.clone(),
+        name,
+        image_requested: image.to_owned(),
+        spec,
+        labels: create.labels.clone(),
+        annotations: create.annotations.clone(),
+        state: LifeState::Creating,
+        created_ms: now_ms,
+        active_ms: now_ms,
+        stopped: None,
+        ending: None,
+        tombstone: None,
+    };
+    let shown = facade
+        .waiting
+        .begin(&facade.control, create, sandbox, image)?;
+    Ok(caller.tell(shown))
+}
+
+/// The image, if it is there or soon is; `None` when it takes longer.
+async fn ready_image(facade: &Facade, source: &Source) -> ApiResult<Option<ImageInfo>> {
+    let control = &facade.control;
+    let name = source.image();
+    match control.find_image(name).await {
+        Ok(image) => return Ok(Some(image)),
+        Err(error) if error.kind == Kind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let under_way = control
+        .image_job(name)
+        .is_some_and(|job| matches!(job.state, ImageJobState::Queued | ImageJobState::Running));
+    match source {
+        Source::Image(_) => {
+            if !under_way {
+                control.begin_pull(name).await?;
+            }
+            match tokio::time::timeout(PULL_WAIT, control.image_job_done(name)).await {
+                Ok(image) => Ok(Some(image?)),
+                Err(_) => Ok(None),
+            }
+        }
+        // SDKs show the log of a build only if they are told that it is to come.
+        Source::Dockerfile { text, .. } => {
+            if !under_way {
+                let build = ImageBuild {
+                    name: name.to_owned(),
+                    dockerfile: text.clone(),
+                    ..ImageBuild::default()
+                };
+                match control.begin_build(build).await {
+                    Err(error) if error.kind != Kind::Conflict => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+impl CreateBody {
+    /// What this server does not have is refused, where going on without it
+    /// would not be what the caller wants.
+    fn check_served(&self, facade: &Facade) -> ApiResult<()> {
+        let given = |values: &Option<Vec<Value>>| values.as_ref().is_some_and(|v| !v.is_empty());
+        let listed = |list: &Option<String>| list.as_ref().is_some_and(|list| !list.is_empty());
+        if given(&self.volumes) {
+            return Err(ApiError::not_served("a volume"));
+        }
+        if given(&self.secrets) {
+            return Err(ApiError::not_served("a secret"));
+        }
+        if listed(&self.network_allow_list) || listed(&self.domain_allow_list) {
+            return Err(ApiError::not_served(
+                "an allow list of networks or domains (`networkBlockAll` is served)",
+            ));
+        }
+        if self.gpu.is_some_and(|count| count > 0.0) || self.kvm == Some(true) {
+            return Err(ApiError::bad_request(
+                "fields `gpu` and `kvm`: this server has no GPU and no virtual machines for sandboxes; leave them out",
+            ));
+        }
+        let resources = self.cpu.is_some() || self.memory.is_some() || self.disk.is_some();
+        if resources && self.snapshot.is_some() {
+            return Err(ApiError::bad_request(
+                "fields `cpu`, `memory` and `disk` cannot be given together with `snapshot`: the snapshot has its own; create the sandbox from an image instead",
+            ));
+        }
+        if self.snapshot.is_some() && self.build_info.is_some() {
+            return Err(ApiError::bad_request(
+                "fields `snapshot` and `buildInfo` exclude each other",
+            ));
+        }
+        if let Some(linked) = &self.linked_sandbox {
+            // All sandboxes of a server are on one machine; it only must exist.
+            asked::find(facade, linked)?;
+        }
+        Ok(())
+    }
+
+    async fn source(&self, facade: &Facade) -> ApiResult<Source> {
+        let Some(build) = &self.build_info else {
+            let named = match &self.snapshot {
+                Some(asked) => snapshot::name_of(facade, asked).await?,
+                None => facade.config.image_default.clone(),
+            };
+            return Ok(Source::Image(named));
+        };
+        let hashes = build.context_hashes.as_deref().unwrap_or_default();
+        if !hashes.is_empty() {
+            return Err(ApiError::not_served(
+                "building an image with files of the caller",
+            ));
+        }
+        let text = &build.dockerfile_content;
+        Ok(match dockerfile::plain_image(text) {
+            Some(image) => Source::Image(image.to_owned()),
+            None => Source::Dockerfile {
+                name: dockerfile::name_of(text, hashes),
+                text: text.clone(),
+            },
+        })
+    }
+
+    fn create(&self, facade: &Facade, source: &Source) -> ApiResult<Create> {
+        let id = Id::random()?;
+        let name: Name = match self.name.as_deref().filter(|name| !name.is_empty()) {
+            Some(name) => name.parse()?,
+            None => id.as_str().parse()?,
+        };
+        let lease = self.lease()?;
+        Ok(Create {
+            space: facade.config.space.clone(),
+            name: Some(name),
+            id: Some(id),
+            image: Some(source.image().to_owned()),
+            env: self.env(),
+            labels: self.labels.clone().unwrap_or_default(),
+            annotations: self.annotations(source)?,
+            cpu_millis: self.cpu.map(cpu_millis).transpose()?,
+            memory_bytes: self.memory.map(memory_bytes).transpose()?,
+            network: (self.network_block_all == Some(true)).then_some(NetworkMode::None),
+            lifetime_max: lease.lifetime_max,
+            stop_after_idle: lease.stop_after_idle,
+            pause_after_idle: lease.pause_after_idle,
+            archive_after_stop: lease.archive_after_stop,
+            delete_after_stop: lease.delete_after_stop,
+            ..Create::default()
+        })
+    }
+
+    fn lease(&self) -> ApiResult<Lease> {
+        let pause = self.auto_pause_interval.unwrap_or(0);
+        // One that is to be paused is not to be stopped before.
+        let stop_default = if pause > 0 { 0 } else { interval::STOP_DEFAULT };
+        let stop = self.auto_stop_interval.unwrap_or(stop_default);
+        let lease = Lease {
+            stop_after_idle: interval::idle("autoStopInterval", stop)?,
+            pause_after_idle: interval::idle("autoPauseInterval", pause)?,
+            archive_after_stop: interval::archive(
+                self.auto_archive_interval
+                    .unwrap_or(interval::ARCHIVE_DEFAULT),
+            )?,
+            delete_after_stop: interval::delete(self.auto_delete_interval.unwrap_or(-1))?,
+            lifetime_max: interval::idle("ttlMinutes", self.ttl_minutes.unwrap_or(0))?,
+            ..Lease::default()
+        };
+        interval::check_together(&lease)?;
+        Ok(lease)
+    }
+
+    /// The environment; a proxy is told in it, as programs expect it.
+    fn env(&self) -> BTreeMap<String, String> {
+        let mut env = self.env.clone().unwrap_or_default();
+        if let Some(proxy) = self
+            .outbound_proxy_url
+            .as_ref()
+            .filter(|url| !url.is_empty())
+        {
+            for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
+                env.entry(name.to_owned()).or_insert_with(|| proxy.clone());
+            }
+        }
+        env
+    }
+
+    fn annotations(&self, source: &Source) -> ApiResult<BTreeMap<String, String>> {
+        let public = self.public.unwrap_or(false).to_string();
+        let mut annotations = BTreeMap::from([
+            (annotation::PUBLIC.to_owned(), public),
+            (annotation::PREVIEW_TOKEN.to_owned(), token::random()?),
+            (annotation::SIGNING_KEY.to_owned(), token::random()?),
+        ]);
+        let dockerfile = match source {
+            Source::Dockerfile { text, .. } if text.len() <= DOCKERFILE_KEPT_MAX => {
+                Some(text.clone())
+            }
+            _ => None,
+        };
+        let given = [
+            (annotation::USER, self.user.clone()),
+            (annotation::TARGET, self.target.clone()),
+            (annotation::DISK_GIB, self.disk.map(|gib| gib.to_string())),
+            (annotation::DOCKERFILE, dockerfile),
+        ];
+        for (name, value) in given {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                annotations.insert(name.to_owned(), value);
+            }
+        }
+        Ok(annotations)
+    }
+}
+
+/// CPUs in thousandths.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be in range"
+)]
+pub(crate) fn cpu_millis(cpus: f64) -> ApiResult<u32> {
+    let millis = (cpus * 1000.0).round();
+    match millis >= 1.0 && millis <= f64::from(u32::MAX) {
+        true => Ok(millis as u32),
+        false => Err(ApiError::bad_request(format!(
+            "field `cpu`: {cpus} is not a number of CPUs"
+        ))),
+    }
+}
+
+/// Memory in bytes.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be in range"
+)]
+pub(crate) fn memory_bytes(gib: f64) -> ApiResult<u64> {
+    /// More than any machine has.
+    const GIB_MAX: f64 = 1e6;
+    match gib > 0.0 && gib <= GIB_MAX {
+        true => Ok((gib * GIB) as u64),
+        false => Err(ApiError::bad_request(format!(
+            "field `memory`: {gib} is not a size in GiB"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(json: &str) -> CreateBody {
+        crate::extract::parse(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn intervals_have_daytonas_defaults() {
+        let lease = body("{}").lease().unwrap();
+        assert_eq!(lease.stop_after_idle, Some(Duration::from_secs(15 * 60)));
+        assert_eq!(
+            lease.archive_after_stop,
+            Some(Duration::from_secs(7 * 24 * 60 * 60))
+        );
+        assert_eq!((lease.delete_after_stop, lease.lifetime_max), (None, None));
+        let pausing = body(r#"{"autoPauseInterval": 5}"#).lease().unwrap();
+        assert_eq!(pausing.stop_after_idle, None);
+        assert!(
+            body(r#"{"autoPauseInterval": 5, "autoStopInterval": 5}"#)
+                .lease()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn resources_are_numbers_in_range() {
+        assert_eq!(cpu_millis(0.5).unwrap(), 500);
+        assert_eq!(memory_bytes(2.0).unwrap(), 2 << 30);
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(
+                cpu_millis(bad).is_err() && memory_bytes(bad).is_err(),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_told_in_the_environment_and_the_callers_word_wins() {
+        let env = body(r#"{"outboundProxyUrl":"http://p:1","env":{"HTTP_PROXY":"x"}}"#).env();
+        assert_eq!(env["HTTP_PROXY"], "x");
+        assert_eq!(env["https_proxy"], "http://p:1");
+    }
+
+    #[test]
+    fn unknown_fields_and_nulls_are_no_error() {
+        body(r#"{"name":null,"spot":false,"queueTimeout":3,"volumes":[]}"#);
+    }
+}

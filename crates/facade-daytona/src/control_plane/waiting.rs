@@ -1,0 +1,251 @@
+//! Sandboxes that wait for their image. Pulling or building may take minutes;
+//! the caller is told an id at once and asks again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use control::{Control, Create, ImageJobKind, ImageJobState, Sandbox};
+use sandbox::{Error, Id, Kind, Name};
+use tokio::{sync::broadcast, task::AbortHandle};
+
+use super::shown::{Shown, Waits};
+
+/// Most sandboxes that wait or have failed to be made.
+const ENTRIES_MAX: usize = 256;
+/// How long one that could not be made still tells why.
+const FAILED_KEPT: Duration = Duration::from_secs(60 * 60);
+/// How long an image may take.
+const IMAGE_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+/// Changes that a slow reader may lag behind.
+const CHANGES_MAX: usize = 256;
+
+/// A change of a sandbox that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct WaitingChange {
+    /// After the change.
+    pub(crate) shown: Shown,
+    /// Its state before; `None` for a new one.
+    pub(crate) from: Option<&'static str>,
+}
+
+/// All of them. Cheap to clone; all clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    entries: Mutex<BTreeMap<Id, Entry>>,
+    changes: broadcast::Sender<WaitingChange>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sandbox: Sandbox,
+    image: String,
+    failed: Option<(Waits, Instant)>,
+    task: Option<AbortHandle>,
+}
+
+impl Entry {
+    fn shown(&self, control: &Control) -> Shown {
+        let waits = match &self.failed {
+            Some((waits, _)) => Some(waits.clone()),
+            None => waits_of(control, &self.image),
+        };
+        Shown {
+            sandbox: self.sandbox.clone(),
+            waits,
+        }
+    }
+}
+
+/// What a sandbox waits for whose image this is; `None` when it is being made.
+fn waits_of(control: &Control, image: &str) -> Option<Waits> {
+    let job = control.image_job(image)?;
+    match (job.kind, job.state) {
+        (_, ImageJobState::Done(_) | ImageJobState::Failed(_)) => None,
+        (ImageJobKind::Pull, _) => Some(Waits::Pulling),
+        (ImageJobKind::Build, ImageJobState::Queued) => Some(Waits::Build),
+        (ImageJobKind::Build, ImageJobState::Running) => Some(Waits::Building),
+    }
+}
+
+impl Waiting {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Table {
+            entries: Mutex::default(),
+            changes: broadcast::channel(CHANGES_MAX).0,
+        }))
+    }
+
+    /// Makes `create` once the job for its image has ended. `sandbox` is what
+    /// is shown until then.
+    ///
+    /// # Errors
+    /// `LimitReached`, `AlreadyExists`.
+    pub(crate) fn begin(
+        &self,
+        control: &Control,
+        create: Create,
+        sandbox: Sandbox,
+        image: &str,
+    ) -> Result<Shown, Error> {
+        let id = sandbox.id.clone();
+        let mut entries = self.entries();
+        make_room(&mut entries)?;
+        if entries
+            .values()
+            .any(|entry| entry.failed.is_none() && entry.sandbox.name == sandbox.name)
+        {
+            return Err(Error::already_exists(format!(
+                "Sandbox with name {} already exists",
+                sandbox.name
+            )));
+        }
+        let mut entry = Entry {
+            sandbox,
+            image: image.to_owned(),
+            failed: None,
+            task: None,
+        };
+        let mut shown = entry.shown(control);
+        // The job may have got on since; what was asked for is a build or a pull.
+        shown.waits = shown.waits.or(Some(Waits::Build));
+        let task = tokio::spawn(make(
+            self.clone(),
+            control.clone(),
+            create,
+            id.clone(),
+            image.to_owned(),
+        ));
+        entry.task = Some(task.abort_handle());
+        entries.insert(id, entry);
+        drop(entries);
+        self.tell(&shown, None);
+        Ok(shown)
+    }
+
+    /// One of them, by id or by name.
+    pub(crate) fn find(&self, control: &Control, asked: &str) -> Option<Shown> {
+        let entries = self.entries();
+        let entry = entries.values().find(|entry| {
+            entry.sandbox.id.as_str() == asked || entry.sandbox.name.as_str() == asked
+        })?;
+        Some(entry.shown(control))
+    }
+
+    /// The image that a sandbox waits or has waited for.
+    pub(crate) fn image_of(&self, id: &Id) -> Option<String> {
+        self.entries().get(id).map(|entry| entry.image.clone())
+    }
+
+    /// Whether one of them has this name and may still be made.
+    pub(crate) fn has_name(&self, name: &Name) -> bool {
+        self.entries()
+            .values()
+            .any(|entry| entry.failed.is_none() && entry.sandbox.name == *name)
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self, control: &Control) -> Vec<Shown> {
+        let entries = self.entries();
+        entries.values().map(|entry| entry.shown(control)).collect()
+    }
+
+    /// Waits no longer; what was made meanwhile is not touched.
+    pub(crate) fn give_up(&self, id: &Id) -> bool {
+        let entry = self.entries().remove(id);
+        if let Some(task) = entry.as_ref().and_then(|entry| entry.task.as_ref()) {
+            task.abort();
+        }
+        entry.is_some()
+    }
+
+    /// Changes from now on.
+    pub(crate) fn watch(&self) -> broadcast::Receiver<WaitingChange> {
+        self.0.changes.subscribe()
+    }
+
+    fn fail(&self, id: &Id, waits: Waits) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(id) else {
+            return;
+        };
+        entry.failed = Some((waits.clone(), Instant::now()));
+        entry.task = None;
+        let shown = Shown {
+            sandbox: entry.sandbox.clone(),
+            waits: Some(waits),
+        };
+        drop(entries);
+        self.tell(&shown, Some("building_snapshot"));
+    }
+
+    fn tell(&self, shown: &Shown, from: Option<&'static str>) {
+        // Nobody may be watching.
+        let _ = self.0.changes.send(WaitingChange {
+            shown: shown.clone(),
+            from,
+        });
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Id, Entry>> {
+        // Every change of the table is one step: it is whole even after a panic.
+        self.0
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets failures that are old, and if there is still no room the oldest.
+fn make_room(entries: &mut BTreeMap<Id, Entry>) -> Result<(), Error> {
+    let failed_at = |entry: &Entry| entry.failed.as_ref().map(|(_, at)| *at);
+    entries.retain(|_, entry| failed_at(entry).is_none_or(|at| at.elapsed() < FAILED_KEPT));
+    if entries.len() < ENTRIES_MAX {
+        return Ok(());
+    }
+    let oldest = entries
+        .iter()
+        .filter_map(|(id, entry)| Some((failed_at(entry)?, id.clone())))
+        .min();
+    match oldest {
+        Some((_, id)) => {
+            entries.remove(&id);
+            Ok(())
+        }
+        None => Err(Error::limit(format!(
+            "{ENTRIES_MAX} sandboxes are waiting for their images; try again when some are made"
+        ))),
+    }
+}
+
+/// Waits for the image and makes the sandbox.
+async fn make(waiting: Waiting, control: Control, create: Create, id: Id, image: String) {
+    let made = async {
+        tokio::time::timeout(IMAGE_TIME_MAX, control.image_job_done(&image))
+            .await
+            .map_err(|_| {
+                Waits::BuildFailed(format!(
+                    "the image {image} was not there after {IMAGE_TIME_MAX:?}"
+                ))
+            })?
+            .map_err(|error| Waits::BuildFailed(error.message))?;
+        control.create(create).await.map_err(|error| {
+            if error.kind == Kind::Internal {
+                tracing::error!(%error, %id, "a sandbox could not be made when its image was there");
+            }
+            Waits::Failed(error.message)
+        })
+    };
+    match made.await {
+        Ok(_) => {
+            waiting.entries().remove(&id);
+        }
+        Err(waits) => waiting.fail(&id, waits),
+    }
+}
