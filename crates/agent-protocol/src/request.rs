@@ -234,7 +234,9 @@ pub struct Cell {
     /// Environment variables set in the kernel while the cell runs.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Do not show the value of the last expression.
+    /// Print only what the code prints: neither the value of the last
+    /// expression, nor the traceback of an exception, which
+    /// [`crate::Reply::CellEnded`] tells anyway.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hide_result: bool,
 }

@@ -92,10 +92,11 @@ class Driver:
                     break
                 self.texts[fd] += part
 
-    def start(self, code, merge=False, env=None):
+    def start(self, code, merge=False, env=None, quiet=False):
         self.texts = {self.stdout: b"", self.stderr: b""}
         self.displays = []
-        self.send(b"r", json.dumps({"code": code, "merge": merge, "env": env or {}}).encode())
+        order = {"code": code, "merge": merge, "env": env or {}, "quiet": quiet}
+        self.send(b"r", json.dumps(order).encode())
 
     def finish(self):
         while True:
@@ -203,6 +204,14 @@ class Output(DriverCase):
         self.prints("5;", "")
         self.prints("5; # why", "")
         self.prints("';'", "Out[1]: ';'\n")
+
+    def test_a_quiet_cell_prints_only_what_its_code_prints(self):
+        self.prints("print('p'); 5", "p\n", quiet=True)
+        self.driver.start("print('q'); 1/0", quiet=True)
+        end = self.driver.finish()
+        self.assertEqual((end["name"], self.driver.out), ("ZeroDivisionError", "q\n"))
+        self.assertIn("division by zero", "".join(end["traceback"]))
+        self.prints("4", "Out[1]: 4\n")
 
     def test_underscore_is_the_last_result(self):
         self.driver.run("41")

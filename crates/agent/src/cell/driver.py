@@ -6,7 +6,7 @@ endian), one byte of kind, then so many bytes. What cells print never goes that
 way: file descriptors 1 and 2 are pipes which the agent reads, so that output of
 C code and of subprocesses takes the same path, in the same order, as Python's.
 
-    agent  -> driver   r  run: {"code", "merge", "env"}
+    agent  -> driver   r  run: {"code", "merge", "env", "quiet"}
                        a  the display was passed on
                        s  are all signals seen?
     driver -> agent    r  ready
@@ -316,6 +316,7 @@ class ShellParts:
         self.interrupts = interrupts
         self.current_code = ""
         self.printed_traceback = []
+        self.is_quiet = False
         self.publish_display = lambda data, is_result: None
 
     def system(self, cmd):
@@ -364,7 +365,8 @@ class ShellParts:
 
     def _showtraceback(self, etype, evalue, stb):
         self.printed_traceback = [stb] if isinstance(stb, str) else list(stb)
-        super()._showtraceback(etype, evalue, stb)
+        if not self.is_quiet:
+            super()._showtraceback(etype, evalue, stb)
 
 
 class ResultParts:
@@ -378,7 +380,7 @@ class ResultParts:
         sys.stdout.write("%sOut[%d]: " % (self.shell.separate_out, self.prompt_count))
 
     def quiet(self):
-        return ends_with_semicolon(self.shell.current_code)
+        return self.shell.is_quiet or ends_with_semicolon(self.shell.current_code)
 
     def log_output(self, format_dict):
         """Nothing: results would be kept in memory."""
@@ -489,9 +491,10 @@ class Kernel:
             if wants_ack and self.channel.receive() is None:
                 os._exit(0)
 
-    def run(self, code, merge, env):
+    def run(self, code, merge, env, quiet):
         """Runs one cell; returns how it ended."""
         self.outputs.begin(merge)
+        self.shell.is_quiet = quiet
         if signal.getsignal(signal.SIGINT) is not self.interrupts:
             signal.signal(signal.SIGINT, self.interrupts)
         before = {name: os.environ.get(name) for name in env}

@@ -85,6 +85,7 @@ struct Run<'a> {
     code: &'a str,
     merge: bool,
     env: &'a BTreeMap<String, String>,
+    quiet: bool,
 }
 
 /// What poll found.
@@ -164,6 +165,7 @@ impl<'a, 'b> Execution<'a, 'b> {
             code: &self.cell.code,
             merge: self.cell.merge_output,
             env: &self.cell.env,
+            quiet: self.cell.hide_result,
         };
         let body = serde_json::to_vec(&run).expect("strings are always JSON");
         self.kernel.channel.order(Order::Run, &body)

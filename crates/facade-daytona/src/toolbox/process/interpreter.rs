@@ -286,12 +286,8 @@ async fn send_all(
         match piece {
             Some(Ok(Piece::Stdout(bytes))) => say(outgoing, "stdout", stdout.push(&bytes)).await?,
             Some(Ok(Piece::Stderr(bytes))) => say(outgoing, "stderr", stderr.push(&bytes)).await?,
-            Some(Ok(Piece::Display { data, .. })) => {
-                // The protocol knows text only.
-                if let Some(Value::String(shown)) = data.get("text/plain") {
-                    say(outgoing, "stdout", format!("{shown}\n")).await?;
-                }
-            }
+            // The protocol knows text only, and the kernel prints the text of displays.
+            Some(Ok(Piece::Display { .. })) => {}
             Some(Ok(Piece::CellEnded(end))) => break end,
             Some(Ok(Piece::Exited(_) | Piece::Done)) | None => {
                 return Ok(Closing::new(

@@ -1,6 +1,6 @@
 # The code is on standard input; programs that do not read it from there get it
 # as an argument.
-if node --experimental-strip-types -e 'const a: number = 1' >/dev/null 2>&1 </dev/null; then
+if node -e 'process.exit(process.versions.amaro ? 0 : 1)' >/dev/null 2>&1 </dev/null; then
   exec node --disable-warning=ExperimentalWarning --experimental-strip-types - "$@"
 elif command -v tsx >/dev/null 2>&1; then
   exec tsx -e "$(cat)" "$@"
