@@ -53,34 +53,82 @@ pub(crate) fn url(facade: &Facade, base: &BaseUrl, sandbox: &Sandbox, port: u16)
 /// The URL of a port by `key`, which is the id of a sandbox or a token that stands for it.
 pub(crate) fn link(links: &Links, base: &str, key: &str, port: u16) -> String {
     let base = links.base.as_deref().unwrap_or(base);
-    match by_host(links, base) {
-        Some((scheme, host)) => format!("{scheme}://{port}-{key}.{host}"),
-        None => format!("{base}/preview/{key}/{port}"),
+    let by_host = Host::of(base).and_then(|(scheme, host)| {
+        let is_wanted = match links.form {
+            LinkForm::Path => false,
+            LinkForm::Host => true,
+            LinkForm::Auto => links.is_wildcard(&host.name),
+        };
+        is_wanted.then(|| host.url(scheme, key, port))?
+    });
+    by_host.unwrap_or_else(|| format!("{base}/preview/{key}/{port}"))
+}
+
+impl Links {
+    /// The URL of a port by host, for browsers that came by path to `base`
+    /// (`scheme://host[:port]`): where names below its host are known to lead
+    /// here, an application gets an origin of its own. Browsers, unlike other
+    /// programs, take all names below `localhost` for the machine that they
+    /// run on.
+    #[must_use]
+    pub fn by_host(&self, base: &str, key: &str, port: u16) -> Option<String> {
+        let (scheme, host) = Host::of(base)?;
+        let leads_here = match self.form {
+            LinkForm::Path => false,
+            LinkForm::Host => true,
+            LinkForm::Auto => host.is_loopback || self.is_wildcard(&host.name),
+        };
+        leads_here.then(|| host.url(scheme, key, port))?
+    }
+
+    fn is_wildcard(&self, host: &str) -> bool {
+        self.wildcard_hosts.iter().any(|parent| {
+            let above = host.strip_suffix(parent.as_str());
+            above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+        })
     }
 }
 
-/// Scheme and host with its port to make a URL by host from, if that is wanted and possible.
-fn by_host<'a>(links: &Links, base: &'a str) -> Option<(&'a str, String)> {
-    let (scheme, authority) = base.split_once("://")?;
-    let parsed: Authority = authority.parse().ok()?;
-    let host = parsed.host().to_ascii_lowercase();
-    let wanted = match links.form {
-        LinkForm::Path => false,
-        LinkForm::Host => true,
-        LinkForm::Auto => links.wildcard_hosts.iter().any(|parent| {
-            let above = host.strip_suffix(parent.as_str());
-            above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
-        }),
-    };
-    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    let host = match address {
-        None => host,
-        // An address has no names below it, but this one has a name.
-        Some(address) if address.is_loopback() => "localhost".to_owned(),
-        Some(_) => return None,
-    };
-    let port = parsed.port().map(|port| format!(":{port}"));
-    wanted.then(|| (scheme, host + &port.unwrap_or_default()))
+/// The host of a base URL.
+struct Host {
+    name: String,
+    port: String,
+    is_address: bool,
+    is_loopback: bool,
+}
+
+impl Host {
+    /// The scheme and the host of `scheme://host[:port]`.
+    fn of(base: &str) -> Option<(&str, Self)> {
+        let (scheme, authority) = base.split_once("://")?;
+        let authority: Authority = authority.parse().ok()?;
+        let name = authority.host().to_ascii_lowercase();
+        let address: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+        let is_loopback = match address {
+            Some(address) => address.is_loopback(),
+            None => name == "localhost" || name.ends_with(".localhost"),
+        };
+        let port = authority.port().map(|port| format!(":{port}"));
+        Some((
+            scheme,
+            Self {
+                is_address: address.is_some(),
+                is_loopback,
+                name,
+                port: port.unwrap_or_default(),
+            },
+        ))
+    }
+
+    fn url(&self, scheme: &str, key: &str, port: u16) -> Option<String> {
+        let name = match (self.is_address, self.is_loopback) {
+            (false, _) => &self.name,
+            // An address has no names below it, but this one has a name.
+            (true, true) => "localhost",
+            (true, false) => return None,
+        };
+        Some(format!("{scheme}://{port}-{key}.{name}{}", self.port))
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +183,24 @@ mod tests {
         ] {
             assert_eq!(of(LinkForm::Host, base), expected);
         }
+    }
+
+    #[test]
+    fn browsers_on_this_machine_are_led_to_a_host_of_its_own() {
+        let mut links = Links::default();
+        for base in ["http://localhost:5266", "http://127.0.0.1:5266"] {
+            let led = links.by_host(base, "id", 3000);
+            assert_eq!(led.as_deref(), Some("http://3000-id.localhost:5266"));
+        }
+        for base in [
+            "http://192.168.1.5",
+            "http://host.docker.internal",
+            "http://box.example.com",
+        ] {
+            assert_eq!(links.by_host(base, "id", 3000), None, "{base}");
+        }
+        links.form = LinkForm::Path;
+        assert_eq!(links.by_host("http://localhost", "id", 3000), None);
     }
 
     #[test]

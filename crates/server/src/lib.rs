@@ -10,4 +10,5 @@ pub mod cli;
 pub mod config;
 pub mod exit_code;
 pub mod failure;
+pub mod preview;
 pub mod serve;

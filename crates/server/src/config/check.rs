@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use axum::http::uri::Authority;
+use facade_daytona::preview_url::{LinkForm, Links};
 use ipnet::IpNet;
 use runtime_embedded::network::{AddressError, Ipv4Network, NetworkConfig};
 use sandbox::{Image, Limits};
@@ -17,6 +19,7 @@ use super::{
     parse::{cpu_millis, duration, duration_or_never, size},
     table,
 };
+use crate::preview::PreviewConfig;
 
 /// Shortest key accepted: anything shorter can be guessed.
 const API_KEY_CHARS_MIN: usize = 16;
@@ -45,6 +48,12 @@ pub(super) fn check(raw: &Raw, environment: &Environment, problems: &mut Vec<Pro
         }),
         image_aliases: check.value("images.aliases", aliases),
         network: check.network(),
+        links: check.links(),
+        preview: PreviewConfig {
+            auto_start: check.scalar("preview.auto_start", switch),
+            connections_max: check.scalar("preview.connections_max", count),
+            idle_timeout: check.scalar("preview.idle_timeout", duration),
+        },
         log: Log {
             json: check.scalar("log.format", |text| one_of(text, &["text", "json"])) == "json",
             level: check.scalar("log.level", log_level),
@@ -196,6 +205,23 @@ impl Check<'_> {
         let never = self.items("network.never", ipv4_network);
         network.never.extend(never);
         network
+    }
+
+    fn links(&mut self) -> Links {
+        let form = self.scalar("preview.links", |text| {
+            Ok(match one_of(text, &["auto", "host", "path"])? {
+                "host" => LinkForm::Host,
+                "path" => LinkForm::Path,
+                _ => LinkForm::Auto,
+            })
+        });
+        let hosts = self.list("server.allowed_hosts");
+        let parents = hosts.iter().filter_map(|host| host.strip_prefix("*."));
+        Links {
+            form,
+            base: self.scalar("preview.base_url", base_url),
+            wildcard_hosts: parents.map(str::to_ascii_lowercase).collect(),
+        }
     }
 
     /// The keys in a file that others may not read.
@@ -356,6 +382,23 @@ fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
         Ok(None)
     } else {
         absolute_path(text).map(Some)
+    }
+}
+
+/// `scheme://host[:port]`, or nothing.
+fn base_url(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let authority = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+        .and_then(|authority| authority.parse::<Authority>().ok())
+        .filter(|authority| !authority.as_str().contains('@'));
+    match authority {
+        Some(_) => Ok(Some(text.to_owned())),
+        None => Err("not `http://HOST` or `https://HOST`, with a port if need be".to_owned()),
     }
 }
 

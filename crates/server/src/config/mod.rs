@@ -118,6 +118,10 @@ pub struct Config {
     pub image_aliases: BTreeMap<String, Image>,
     /// Section `network`.
     pub network: NetworkConfig,
+    /// Which URLs ports have.
+    pub links: facade_daytona::preview_url::Links,
+    /// Section `preview`, the rest.
+    pub preview: crate::preview::PreviewConfig,
     /// Section `log`.
     pub log: Log,
 }

@@ -368,6 +368,36 @@ pub const KEYS: &[Key] = &[
         "Connections that one sandbox may have open at once.",
     ),
     key(
+        "preview.links",
+        Form::Choice(&["auto", "host", "path"]),
+        "auto",
+        "Which URL of a port callers are told. `path`: `BASE/preview/ID/PORT`, which works wherever the server is reached. `host`: `PORT-ID.HOST`, for which all names below the host must lead to the server. `auto`: by host below names of the form `*.HOST` in `server.allowed_hosts`, else by path. Both are always served.",
+    ),
+    key(
+        "preview.base_url",
+        Form::Text,
+        "",
+        "`http://HOST` or `https://HOST`, with a port if need be, that URLs of ports are made from; empty takes the one under which the caller reached the server.",
+    ),
+    key(
+        "preview.auto_start",
+        Form::Switch,
+        "false",
+        "Start a stopped, archived or paused sandbox when somebody visits one of its ports.",
+    ),
+    key(
+        "preview.connections_max",
+        Form::Count,
+        "256",
+        "Connections to the ports of one sandbox at once; more are refused with 503.",
+    ),
+    key(
+        "preview.idle_timeout",
+        Form::Duration,
+        "1h",
+        "End connections to ports on which nothing moved for so long; otherwise requests may take as long as they need.",
+    ),
+    key(
         "log.format",
         Form::Choice(&["text", "json"]),
         "text",

@@ -6,13 +6,13 @@ use axum::Router;
 use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use tokio::{net::TcpStream, sync::Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::util::MapRequest;
 
-use super::{forwarded::Peer, stop::Stop};
+use super::{forwarded::Peer, held::Held, stop::Stop};
 use crate::config::Server;
 
 /// Longest head of a request, bytes; what does not fit is answered with 431.
@@ -35,7 +35,8 @@ pub(super) async fn serve(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let free = Arc::new(Semaphore::new(server.connections_max));
-    let graceful = GracefulShutdown::new();
+    // The end of HTTP on a connection is waited for, that of a websocket is not.
+    let (connections, ending) = (TaskTracker::new(), CancellationToken::new());
     // Not `pipeline_flush`: it copies every answer into one buffer that was seen
     // to double with each large download and is never given back.
     let mut http = http1::Builder::new();
@@ -44,11 +45,11 @@ pub(super) async fn serve(
         .max_buf_size(HEAD_BYTES_MAX);
     loop {
         let next = async {
-            // First the permit: what is above the bound waits in the kernel's queue.
-            let permit = Arc::clone(&free).acquire_owned().await;
-            (permit, accept(&listener).await)
+            // First the place: what is above the bound waits in the kernel's queue.
+            let place = Arc::clone(&free).acquire_owned().await;
+            (place, accept(&listener).await)
         };
-        let (permit, (stream, peer)) = tokio::select! {
+        let (place, (stream, peer)) = tokio::select! {
             next = next => next,
             () = stop.requested() => break,
         };
@@ -59,18 +60,31 @@ pub(super) async fn serve(
                 request
             },
         ));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+        // A semaphore that is never closed always gives a place.
+        let stream = place.map(|place| TokioIo::new(Held::new(stream, place)));
+        let Ok(stream) = stream else { break };
+        let connection = http.serve_connection(stream, service).with_upgrades();
+        let ending = ending.clone();
+        connections.spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = ending.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 // The peer went away or spoke no HTTP; nothing to do about it here.
                 tracing::debug!(%error, "connection ended");
             }
-            drop(permit);
         });
     }
     drop(listener);
+    ending.cancel();
+    connections.close();
     tokio::select! {
-        () = graceful.shutdown() => {}
+        () = connections.wait() => {}
         () = tokio::time::sleep(server.shutdown_grace) => {
             tracing::info!("requests are still running after the grace period; ending them");
         }

@@ -7,21 +7,23 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::HeaderName,
+    http::{HeaderName, header},
     middleware::Next,
     response::Response,
 };
 use ipnet::IpNet;
 
-/// What facades read of a proxy's word.
-const HEADERS: [HeaderName; 2] = [
+/// What facades and applications read of a proxy's word.
+const HEADERS: [HeaderName; 4] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-forwarded-host"),
 ];
 
 /// The other end of the connection that a request came by; an extension of the request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// The proxies.
 #[derive(Clone, Debug)]

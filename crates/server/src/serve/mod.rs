@@ -7,6 +7,7 @@
 mod authentication;
 mod connection;
 mod forwarded;
+mod held;
 mod host;
 mod log;
 mod privilege;
@@ -23,6 +24,7 @@ use std::{
 
 use axum::{Router, middleware};
 use control::Control;
+use facade_daytona::preview::Gate;
 use runtime_embedded::{Embedded, Spawner, SpawnerProgram};
 
 use crate::{
@@ -30,7 +32,9 @@ use crate::{
     config::{Config, Environment},
     exit_code::ExitCode,
     failure::Failure,
+    preview::{self, Previews},
 };
+pub(crate) use forwarded::Peer;
 use scope::Scope;
 use stop::{ClientWatch, Stop};
 
@@ -144,17 +148,35 @@ fn router(control: Control, config: &Config) -> Router {
     let native = facade_sandboxai::router(control.clone(), native).layer(
         middleware::from_fn_with_state(keys.clone(), authentication::check),
     );
-    let daytona = facade_daytona::router(control, daytona_config(config, keys.clone()));
+    let daytona = daytona_config(config, keys.clone());
+    let previews = previews(&control, &daytona, config);
     native
-        .merge(daytona)
+        .merge(facade_daytona::router(control, daytona))
         .layer(middleware::from_fn_with_state(
             host::Allowed::new(&config.server.allowed_hosts, keys),
             host::check,
         ))
+        // Before the check of the host: who knows an address of a preview means it.
+        .layer(middleware::from_fn_with_state(previews, preview::serve))
         .layer(middleware::from_fn_with_state(
             forwarded::Trusted::new(&config.server.trusted_proxies),
             forwarded::scrub,
         ))
+}
+
+/// The way to ports inside sandboxes.
+fn previews(
+    control: &Control,
+    daytona: &facade_daytona::FacadeConfig,
+    config: &Config,
+) -> Previews {
+    let has_keys = !config.server.api_keys.is_empty();
+    Previews::new(
+        control.clone(),
+        Gate::new(control.clone(), daytona, has_keys),
+        config.links.clone(),
+        config.preview.clone(),
+    )
 }
 
 /// Daytona's SDKs always send a key; where none is configured any will do.
@@ -165,6 +187,7 @@ fn daytona_config(config: &Config, keys: authentication::Keys) -> facade_daytona
             false => !given.is_empty(),
         }),
         output_bytes_max: config.output_bytes_max,
+        links: config.links.clone(),
         ..facade_daytona::FacadeConfig::new(config.defaults.image.to_string())
     }
 }

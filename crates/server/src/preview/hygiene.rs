@@ -1,0 +1,231 @@
+//! Which headers pass between a visitor and an application, and how.
+//!
+//! The application sees itself at `localhost:{port}`, as if its browser ran
+//! inside: that is the one name that no application refuses. What it says about
+//! that name is said about the visitor's name for it on the way out.
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::address::{Address, Arrival, Form};
+
+/// Headers that concern one connection only, besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+/// Headers of an answer that speak for the whole host and port: of the server,
+/// not of the application.
+const OF_THE_HOST: [HeaderName; 1] = [header::ALT_SVC];
+/// Headers of an answer that speak for the whole origin, which URLs by path
+/// share with each other and with the server's own interface.
+const OF_THE_ORIGIN: [HeaderName; 8] = [
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("nel"),
+    HeaderName::from_static("origin-agent-cluster"),
+    HeaderName::from_static("report-to"),
+    HeaderName::from_static("reporting-endpoints"),
+    HeaderName::from_static("service-worker-allowed"),
+    HeaderName::from_static("speculation-rules"),
+    header::STRICT_TRANSPORT_SECURITY,
+];
+/// Gives documents an origin that equals no other. They may do what pages do,
+/// except to act as the origin that they came from.
+const OWN_ORIGIN: &str = "sandbox allow-scripts allow-forms allow-popups allow-popups-to-escape-sandbox allow-modals allow-downloads allow-pointer-lock allow-presentation allow-orientation-lock";
+/// Whom the request is from.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// What a request wants its connection to become, if that is asked for properly.
+pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_asked =
+        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    headers.get(header::UPGRADE).filter(|_| is_asked).cloned()
+}
+
+/// Removes what concerns only the connection that a message came by.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|token| token.parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// Makes the headers of a request those that the application gets.
+pub(super) fn to_application(
+    headers: &mut HeaderMap,
+    arrival: &Arrival,
+    address: &Address,
+    peer: Option<IpAddr>,
+) {
+    let upgrade = upgrade_of(headers);
+    let takes_trailers =
+        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    remove_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    } else if takes_trailers {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if is_chunked {
+        // Also where a body is unusual: else it would be taken for none.
+        let chunked = HeaderValue::from_static("chunked");
+        headers.insert(header::TRANSFER_ENCODING, chunked);
+    }
+    set(
+        headers,
+        header::HOST,
+        &format!("localhost:{}", address.port),
+    );
+    if let Some(peer) = peer {
+        let earlier: Vec<&str> = tokens(headers, &FORWARDED_FOR).collect();
+        let chain = earlier
+            .into_iter()
+            .map(str::to_owned)
+            .chain([peer.to_string()]);
+        let chain = chain.collect::<Vec<_>>().join(", ");
+        set(headers, FORWARDED_FOR, &chain);
+    }
+    set(headers, FORWARDED_PROTO, arrival.scheme);
+    match address.form {
+        Form::Path => set(headers, FORWARDED_PREFIX, &address.prefix()),
+        Form::Host(_) => drop(headers.remove(FORWARDED_PREFIX)),
+    }
+    let own = arrival.origin();
+    let is_own = headers
+        .get(header::ORIGIN)
+        .is_some_and(|origin| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes()));
+    if is_own && address.form != Form::Path {
+        // Applications compare the origin with either host: both must agree.
+        set(
+            headers,
+            header::ORIGIN,
+            &format!("http://localhost:{}", address.port),
+        );
+        headers.remove(FORWARDED_HOST);
+    } else {
+        set(headers, FORWARDED_HOST, arrival.authority.as_str());
+    }
+    headers.append(header::VIA, HeaderValue::from_static("1.1 sandboxai"));
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Makes the headers of an answer those that the visitor gets.
+pub(super) fn to_visitor(headers: &mut HeaderMap, arrival: &Arrival, address: &Address) {
+    let upgrade = upgrade_of(headers);
+    remove_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+    for name in &OF_THE_HOST {
+        headers.remove(name);
+    }
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let moved = headers
+            .get(&name)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| moved(value, arrival, address));
+        if let Some(moved) = moved {
+            set(headers, name, &moved);
+        }
+    }
+    let cookies: Vec<HeaderValue> = headers
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter_map(|cookie| kept_cookie(cookie, &address.prefix()))
+        .collect();
+    headers.remove(header::SET_COOKIE);
+    for cookie in cookies {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    if address.form == Form::Path {
+        for name in &OF_THE_ORIGIN {
+            headers.remove(name);
+        }
+        let policy = HeaderValue::from_static(OWN_ORIGIN);
+        headers.append(header::CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
+/// A URL as the visitor needs it, if the application's would lead elsewhere.
+fn moved(url: &str, arrival: &Arrival, address: &Address) -> Option<String> {
+    let prefix = address.prefix();
+    if let Some(path) = url.strip_prefix('/') {
+        let is_path = !path.starts_with(['/', '\\']);
+        let has_prefix = url
+            .strip_prefix(&prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+        return (is_path && !has_prefix).then(|| format!("{prefix}{url}"));
+    }
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let is_own = ["localhost", "127.0.0.1", "[::1]", "0.0.0.0"]
+        .iter()
+        .any(|host| authority == format!("{host}:{}", address.port));
+    (is_own && (scheme == "http" || scheme == "https"))
+        .then(|| format!("{}{prefix}{path}", arrival.origin()))
+}
+
+/// A cookie that stays with this port: not for hosts above, and by path not for
+/// other paths.
+fn kept_cookie(cookie: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
+    let Ok(text) = cookie.to_str() else {
+        return Some(cookie.clone()).filter(|_| prefix.is_empty());
+    };
+    let mut parts = text.split(';').map(str::trim);
+    let pair = parts.next()?;
+    let name_of = |part: &str| {
+        let name = part.split('=').next().unwrap_or_default();
+        name.trim().to_ascii_lowercase()
+    };
+    let mut path = None;
+    let mut kept = vec![pair.to_owned()];
+    for part in parts {
+        match name_of(part).as_str() {
+            "domain" => {}
+            "path" if !prefix.is_empty() => {
+                path = part.split_once('=').map(|(_, value)| value.trim());
+            }
+            _ => kept.push(part.to_owned()),
+        }
+    }
+    if !prefix.is_empty() {
+        let inner = path.filter(|path| path.starts_with('/') && !path.starts_with(prefix));
+        kept.push(format!("Path={prefix}{}", inner.unwrap_or("/")));
+    }
+    HeaderValue::from_str(&kept.join("; ")).ok()
+}
+
+#[cfg(test)]
+mod tests;
