@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 mod spawn;
 
-pub use spawn::{Program, SpawnError, SpawnStep, spawn};
+pub use spawn::{Program, SpawnError, SpawnStep, UserIds, spawn};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

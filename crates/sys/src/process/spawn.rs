@@ -42,9 +42,25 @@ pub struct Program<'a> {
     pub new_session: bool,
     /// Whether it becomes a child of the caller's parent instead of the caller.
     pub sibling: bool,
+    /// The ids it runs under; the caller's when absent.
+    pub user: Option<UserIds<'a>>,
+    /// Whether its standard input becomes its controlling terminal; it must
+    /// lead a session of its own.
+    pub terminal: bool,
     /// Where it writes its process id (`i32`, little endian) right before it is
     /// executed: once it runs, it may end the caller before the caller can tell.
     pub announce: Option<BorrowedFd<'a>>,
+}
+
+/// The ids of a user.
+#[derive(Clone, Copy, Debug)]
+pub struct UserIds<'a> {
+    /// The user, in all roles.
+    pub uid: u32,
+    /// The group, in all roles.
+    pub gid: u32,
+    /// The groups besides.
+    pub groups: &'a [u32],
 }
 
 /// The steps of [`spawn`], in order.
@@ -59,10 +75,14 @@ pub enum SpawnStep {
     Session = 3,
     /// Entering the working directory.
     Directory = 4,
+    /// Becoming the user.
+    User = 5,
     /// Arranging the descriptors.
-    Descriptors = 5,
+    Descriptors = 6,
+    /// Taking the controlling terminal.
+    Terminal = 7,
     /// Executing the program.
-    Execute = 6,
+    Execute = 8,
 }
 
 impl SpawnStep {
@@ -74,7 +94,9 @@ impl SpawnStep {
             Self::Cgroup,
             Self::Session,
             Self::Directory,
+            Self::User,
             Self::Descriptors,
+            Self::Terminal,
             Self::Execute,
         ]
         .into_iter()
@@ -89,7 +111,9 @@ impl fmt::Display for SpawnStep {
             Self::Cgroup => "join the cgroup",
             Self::Session => "start a session",
             Self::Directory => "enter the working directory",
+            Self::User => "become the user",
             Self::Descriptors => "arrange the descriptors",
+            Self::Terminal => "take the terminal",
             Self::Execute => "execute the program",
         })
     }
@@ -116,6 +140,8 @@ struct Prepared {
     cgroups: Vec<RawFd>,
     oom_score_adj: Option<(*const c_void, usize)>,
     new_session: bool,
+    user: Option<(u32, u32, *const u32, usize)>,
+    terminal: bool,
     announce: Option<RawFd>,
     /// Written by the child: which step failed, and the OS error.
     failure: Option<(SpawnStep, c_int)>,
@@ -202,6 +228,10 @@ fn prepare(program: &Program<'_>) -> Prepared {
             .oom_score_adj
             .map(|text| (text.as_ptr().cast(), text.count_bytes())),
         new_session: program.new_session,
+        user: program
+            .user
+            .map(|user| (user.uid, user.gid, user.groups.as_ptr(), user.groups.len())),
+        terminal: program.terminal,
         announce: program.announce.map(|file| file.as_raw_fd()),
         failure: None,
     }
@@ -239,12 +269,22 @@ fn become_program(prepared: &mut Prepared) -> (SpawnStep, c_int) {
     if !prepared.directory.is_null() && unsafe { libc::chdir(prepared.directory) } != 0 {
         return (SpawnStep::Directory, errno());
     }
+    // After the directory, which may be one that only the caller can enter.
+    if let Some(user) = prepared.user
+        && let Err(errno) = become_user(user)
+    {
+        return (SpawnStep::User, errno);
+    }
     // Before the descriptors are arranged, which may replace this one.
     if let Some(file) = prepared.announce {
         announce(file);
     }
     if let Err(errno) = place_descriptors(&mut prepared.descriptors) {
         return (SpawnStep::Descriptors, errno);
+    }
+    // SAFETY: an argument of zero takes no terminal away from anybody else.
+    if prepared.terminal && unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } != 0 {
+        return (SpawnStep::Terminal, errno());
     }
     (SpawnStep::Execute, execute(prepared))
 }
@@ -254,6 +294,18 @@ fn errno() -> c_int {
     io::Error::last_os_error()
         .raw_os_error()
         .unwrap_or(libc::EIO)
+}
+
+/// Groups first: afterwards the right to change them is gone. By system calls,
+/// because the C library would change all threads of the caller as well.
+fn become_user((uid, gid, groups, length): (u32, u32, *const u32, usize)) -> Result<(), c_int> {
+    let check = |result: libc::c_long| if result == 0 { Ok(()) } else { Err(errno()) };
+    // SAFETY: `groups` points to `length` numbers that live on, see `prepare`.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, length, groups) })?;
+    // SAFETY: takes numbers only; changes this process alone.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })
 }
 
 /// Who does not read it misses nothing but the early word.

@@ -18,6 +18,8 @@ fn shell(script: &CStr, setup: impl FnOnce(&mut Program<'_>)) -> (String, Ended)
         oom_score_adj: Some(c"500"),
         new_session: true,
         sibling: false,
+        user: None,
+        terminal: false,
         announce: None,
     };
     setup(&mut program);
@@ -63,6 +65,8 @@ fn the_failed_step_is_told() {
             oom_score_adj: None,
             new_session: false,
             sibling: false,
+            user: None,
+            terminal: false,
             announce: None,
         };
         setup(&mut program);
@@ -89,6 +93,8 @@ fn the_failed_step_is_told() {
         oom_score_adj: None,
         new_session: false,
         sibling: false,
+        user: None,
+        terminal: false,
         announce: None,
     };
     assert_eq!(spawn(&program).unwrap_err().step, SpawnStep::Cgroup);
@@ -127,6 +133,8 @@ fn descriptors_that_swap_places_arrive() {
         oom_score_adj: None,
         new_session: true,
         sibling: false,
+        user: None,
+        terminal: false,
         announce: None,
     };
     assert_eq!(reap(spawn(&program).unwrap()).unwrap(), Ended::Exited(0));
@@ -161,6 +169,8 @@ fn the_process_id_is_announced_before_the_program_runs() {
             oom_score_adj: None,
             new_session: false,
             sibling: false,
+            user: None,
+            terminal: false,
             announce: Some(writer.as_fd()),
         };
         let result = spawn(&program);
@@ -173,4 +183,26 @@ fn the_process_id_is_announced_before_the_program_runs() {
     reap(result.unwrap()).unwrap();
     let (result, pid) = announced(&[c"/nowhere"]);
     assert!(result.is_err() && pid > 1);
+}
+
+#[test]
+fn a_program_runs_as_another_user_with_its_groups() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root may become somebody else.
+        return;
+    }
+    let script = c"grep -E '^(Uid|Gid|Groups|CapEff)' /proc/self/status";
+    let (text, ended) = shell(script, |program| {
+        program.user = Some(UserIds {
+            uid: 7,
+            gid: 8,
+            groups: &[9, 10],
+        });
+    });
+    assert_eq!(ended, Ended::Exited(0));
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(
+        words.join(" "),
+        "Uid: 7 7 7 7 Gid: 8 8 8 8 Groups: 9 10 CapEff: 0000000000000000"
+    );
 }
