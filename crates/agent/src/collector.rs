@@ -28,7 +28,7 @@ const DISCARDED_MAX: usize = 128;
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A pipe whose content nobody wants, read so that nobody blocks on it. It does not block.
-    Discarded(OwnedFd),
+    Discarded(Arc<OwnedFd>),
     /// A background process.
     Process(Arc<Process>),
 }
@@ -140,7 +140,7 @@ fn wait(shared: &Shared, sources: &[Source]) -> Vec<bool> {
     let mut owners = vec![None];
     for (index, (source, pipes)) in sources.iter().zip(&pipes).enumerate() {
         match source {
-            Source::Discarded(pipe) => polled.push(PollFd::new(pipe, PollFlags::IN)),
+            Source::Discarded(pipe) => polled.push(PollFd::new(&**pipe, PollFlags::IN)),
             Source::Process(process) => {
                 polled.extend(pipes.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
                 if let Some(exit) = process.awaited_exit() {

@@ -108,6 +108,12 @@ impl Connection {
         })
     }
 
+    /// The stream itself, for raw bytes that follow a reply. It does not block.
+    pub(crate) fn into_stream(self) -> io::Result<OwnedFd> {
+        rustix::io::ioctl_fionbio(&self.socket, true)?;
+        Ok(self.socket)
+    }
+
     /// Sends a message, waiting until it is accepted.
     pub(crate) fn send_message(&mut self, reply: &Reply) -> io::Result<()> {
         let bytes = encode_message(reply).map_err(io::Error::other)?;

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicUsize},
 };
 
-use crate::{collector::Collector, spawn::Spawner};
+use crate::{account, collector::Collector, environment::Environment, spawn::Spawner};
 
 /// The agent's surroundings, shared by all threads.
 #[derive(Debug)]
@@ -16,10 +17,12 @@ pub(crate) struct Context {
     pub(crate) spawner: Spawner,
     /// Reads pipes that nobody waits for.
     pub(crate) collector: Collector,
+    /// Bytes kept of the output of all background processes.
+    pub(crate) kept: Arc<AtomicUsize>,
     /// Counts what the kernel killed for lack of memory.
     pub(crate) out_of_memory: OutOfMemory,
-    /// Environment of all commands.
-    pub(crate) env: BTreeMap<OsString, OsString>,
+    /// Environment of all programs.
+    pub(crate) environment: Environment,
     /// Working directory of all commands; absolute.
     pub(crate) workdir: PathBuf,
 }
@@ -27,9 +30,21 @@ pub(crate) struct Context {
 impl Context {
     /// The environment of a command with variables of its own.
     pub(crate) fn env_with(&self, more: &BTreeMap<String, String>) -> Vec<(OsString, OsString)> {
-        let mut env = self.env.clone();
+        let mut env = self.environment.all();
         env.extend(more.iter().map(|(name, value)| (name.into(), value.into())));
         env.into_iter().collect()
+    }
+
+    /// The home directory of the user that programs run as.
+    pub(crate) fn home(&self) -> String {
+        let home = self.environment.all().remove(OsStr::new("HOME"));
+        let home = home.map(|home| home.to_string_lossy().into_owned());
+        home.filter(|home| home.starts_with('/'))
+            .or_else(|| {
+                let uid = rustix::process::geteuid().as_raw();
+                Some(account::find_user(&uid.to_string())?.home)
+            })
+            .unwrap_or_else(|| "/".to_owned())
     }
 
     /// An absolute path from one that may be relative to the working directory.

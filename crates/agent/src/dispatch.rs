@@ -23,7 +23,7 @@ use rustix::{
 use crate::{
     connection::{Connection, Received},
     failure::limit_reached,
-    request::{Agent, Standby},
+    request::{Agent, Served, Standby},
 };
 
 /// Most connections at once.
@@ -171,21 +171,21 @@ impl Dispatch {
     /// Serves what came on a connection, and keeps or closes it.
     fn serve(self: &Arc<Self>, token: u64, mut connection: Connection) {
         let standby = self.become_busy();
-        let keep = match connection.next_request() {
-            Ok(Received::Request(request)) => {
-                self.agent.serve(&request, &mut connection, standby).is_ok()
-            }
-            Ok(Received::Refused(failure)) => {
-                connection.send_message(&Reply::Failed(failure)).is_ok()
-            }
-            Ok(Received::Nothing) => true,
-            Ok(Received::Closed) | Err(_) => false,
+        let served = match connection.next_request() {
+            Ok(Received::Request(request)) => self.agent.serve(&request, &mut connection, standby),
+            Ok(Received::Refused(failure)) => connection
+                .send_message(&Reply::Failed(failure))
+                .map(|()| Served::Answered),
+            Ok(Received::Nothing) => Ok(Served::Answered),
+            Ok(Received::Closed) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Err(error),
         };
         let mut state = self.lock();
         state.busy_threads -= 1;
         state.idle_threads += 1;
         let once = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
-        if keep && epoll::modify(&self.epoll, &connection, EventData::new_u64(token), once).is_ok()
+        if matches!(served, Ok(Served::Answered))
+            && epoll::modify(&self.epoll, &connection, EventData::new_u64(token), once).is_ok()
         {
             state.idle_connections.insert(token, connection);
             return;
@@ -193,7 +193,10 @@ impl Dispatch {
         state.connections -= 1;
         let is_resumed = std::mem::take(&mut state.is_accepting_paused);
         drop(state);
-        drop(connection);
+        match served {
+            Ok(Served::Connected(seat, service)) => self.agent.tunnel(seat, connection, service),
+            Ok(Served::Answered) | Err(_) => drop(connection),
+        }
         if is_resumed {
             // Could only fail for a closed listener, which is ours.
             let _ = self.listen();

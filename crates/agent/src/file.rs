@@ -6,12 +6,15 @@
 
 use std::{io, path::Path};
 
-use agent_protocol::{FileRequest, Reply};
+use agent_protocol::{Failure, FileRequest, Reply};
 use rustix::fs::{CWD, Mode};
 
-use crate::{connection::Connection, context::Context, failure::Stop};
+use crate::{
+    connection::Connection,
+    context::Context,
+    failure::{Stop, from_os},
+};
 
-mod account;
 mod change;
 mod copy;
 mod entry;
@@ -19,6 +22,8 @@ mod list;
 mod path;
 mod read;
 mod write;
+
+pub(crate) use write::write_all;
 
 /// Carries out a request about files.
 pub(crate) fn serve(
@@ -70,6 +75,16 @@ pub(crate) fn serve(
             group.as_deref(),
         )?),
     }
+}
+
+/// Size and use of the sandbox's file system.
+pub(crate) fn disk() -> Result<Reply, Failure> {
+    let stat = rustix::fs::statvfs("/").map_err(|error| from_os("/", &error.into()))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok(Reply::Disk {
+        total_bytes: bytes(stat.f_blocks),
+        used_bytes: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
+    })
 }
 
 /// Permission bits as asked for.

@@ -14,12 +14,14 @@
 //! Threads that block, no async runtime: at rest there are two or three, and
 //! the whole program must fit into a few hundred kilobytes.
 
+mod account;
 mod arguments;
 mod cell;
 mod collector;
 mod connection;
 mod context;
 mod dispatch;
+mod environment;
 mod exec;
 mod failure;
 mod file;
@@ -28,7 +30,10 @@ mod process;
 mod reaper;
 mod relay;
 mod request;
+mod session;
 mod spawn;
+mod terminal;
+mod tunnel;
 
 use std::{ffi::OsString, io, os::fd::RawFd, process::ExitCode, sync::Arc};
 
@@ -42,6 +47,7 @@ use crate::{
     collector::Collector,
     context::{Context, OutOfMemory},
     dispatch::Dispatch,
+    environment::Environment,
     reaper::Reaper,
     request::Agent,
     spawn::Spawner,
@@ -118,11 +124,12 @@ fn serve(arguments: Arguments) -> io::Result<()> {
     let context = Arc::new(Context {
         spawner: Spawner::new(Reaper::start()?, cgroups),
         collector: Collector::new()?,
+        kept: Arc::default(),
         out_of_memory: OutOfMemory::new(out_of_memory),
-        env: std::env::vars_os().collect(),
+        environment: Environment::new(std::env::vars_os().collect()),
         workdir: arguments.workdir,
     });
     // A failure shows again, with its cause, in the first command.
     let _ = context.spawner.warm_up();
-    Dispatch::run(Agent::new(context), listener)
+    Dispatch::run(Agent::new(context)?, listener)
 }

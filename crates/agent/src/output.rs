@@ -1,9 +1,22 @@
 //! The last output of a background process, both streams in the order it came.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// Bytes kept per process; what came earlier is dropped.
-pub(crate) const KEPT_BYTES: usize = 1 << 20;
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Bytes kept of all processes together before those that go on writing get
+/// less room: the agent has to live with a few dozen megabytes.
+const ALL_BYTES: usize = 16 << 20;
+
+/// Bytes kept per process from there on.
+const KEPT_BYTES_LOW: usize = 64 << 10;
 
 /// Changes between the streams that are kept, so that alternating single bytes
 /// do not cost more memory than the bytes.
@@ -24,19 +37,46 @@ pub(crate) struct Output {
     segments: VecDeque<(Stream, usize)>,
     /// How many bytes were dropped before the first one kept.
     dropped: u64,
+    /// The bytes kept of all processes.
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
 }
 
 impl Output {
+    /// An output whose bytes count among these.
+    pub(crate) fn sharing(all: &Arc<AtomicUsize>) -> Self {
+        let mut output = Self::default();
+        output.all = Arc::clone(all);
+        output
+    }
+
     /// Appends, dropping the oldest bytes beyond the bounds.
     pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
-        let skipped = bytes.len().saturating_sub(KEPT_BYTES);
-        self.dropped += skipped as u64;
+        let room = match self.all.load(Ordering::Relaxed) + bytes.len() > ALL_BYTES {
+            true => KEPT_BYTES_LOW,
+            false => KEPT_BYTES,
+        };
+        let before = self.bytes.len();
+        self.push_within(room, stream, bytes);
+        self.bytes.shrink_to(room);
+        self.all.fetch_add(self.bytes.len(), Ordering::Relaxed);
+        self.all.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    fn push_within(&mut self, room: usize, stream: Stream, bytes: &[u8]) {
+        let skipped = bytes.len().saturating_sub(room);
         let bytes = &bytes[skipped..];
         if bytes.is_empty() {
             return;
         }
-        let excess = (self.bytes.len() + bytes.len()).saturating_sub(KEPT_BYTES);
-        self.drop_oldest(excess);
+        let excess = (self.bytes.len() + bytes.len()).saturating_sub(room);
+        self.drop_oldest(excess.min(self.bytes.len()));
+        self.dropped += skipped as u64;
         match self.segments.back_mut() {
             Some((last, length)) if *last == stream => *length += bytes.len(),
             _ => self.segments.push_back((stream, bytes.len())),
@@ -62,6 +102,11 @@ impl Output {
                 self.segments.pop_front();
             }
         }
+    }
+
+    /// The position after the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.dropped + self.bytes.len() as u64
     }
 
     /// Whether anything was dropped.
@@ -121,6 +166,22 @@ mod tests {
             joined(&all(&output, 0), Stream::Output),
             vec![2; KEPT_BYTES]
         );
+    }
+
+    #[test]
+    fn many_outputs_share_the_memory_of_few() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let mut outputs: Vec<Output> = (0..60).map(|_| Output::sharing(&all)).collect();
+        for output in &mut outputs {
+            output.push(Stream::Output, &vec![1; KEPT_BYTES]);
+            output.push(Stream::Output, b"last");
+            assert_eq!(output.end(), KEPT_BYTES as u64 + 4);
+            let (_, last, _) = output.piece(output.end() - 4, 9).unwrap();
+            assert_eq!(last, b"last");
+        }
+        assert!(all.load(Ordering::Relaxed) <= ALL_BYTES + 60 * KEPT_BYTES_LOW);
+        drop(outputs);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -1,29 +1,34 @@
 //! Background processes: started, listed, read, fed and signalled by id.
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use agent_protocol::{Command, Exec, Exit, FailureKind, ProcessInfo, Reply, Signal};
-use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, eventfd},
-    io::Errno,
-    process::Signal as OsSignal,
-};
+use agent_protocol::{Exec, Exit, Failure, FailureKind, ProcessInfo, Reply, Signal, TtySize};
+use rustix::process::Signal as OsSignal;
 
+mod command;
+mod follow;
 mod input;
+mod start;
+mod streams;
 
+pub(crate) use self::{command::Held, follow::Extent};
+use self::{
+    command::Turn,
+    start::shortened,
+    streams::{Stdin, Streams},
+};
 use crate::{
     collector::Source,
     connection::Connection,
     context::Context,
-    exec::{self, PIECE_BYTES, poll_until},
     failure::{Stop, failure, invalid, limit_reached},
-    output::{Output, Stream},
+    reaper::ExitWaiter,
     spawn::Child,
+    terminal,
 };
 
 /// Most background processes that run, or whose output others hold open, at once.
@@ -32,8 +37,35 @@ const RUNNING_MAX: usize = 64;
 /// How many ended ones are remembered.
 const ENDED_MAX: usize = 256;
 
-/// How much of a command line is told in listings.
-const SHOWN_CHARS_MAX: usize = 200;
+/// Longest tag, in bytes.
+const TAG_BYTES_MAX: usize = 256;
+
+/// What runs as a background process.
+#[derive(Debug)]
+enum Subject {
+    /// A program of its own.
+    Program(Child),
+    /// A command of a shell session.
+    Command(Turn),
+}
+
+impl Subject {
+    fn exit(&self) -> &ExitWaiter {
+        match self {
+            Self::Program(child) => &child.exit,
+            Self::Command(turn) => turn.exit(),
+        }
+    }
+
+    /// Its process id; 0 when it has not begun.
+    fn pid(&self) -> u32 {
+        let pid = match self {
+            Self::Program(child) => Some(child.pid),
+            Self::Command(turn) => turn.pid(),
+        };
+        pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
+    }
+}
 
 /// One background process.
 #[derive(Debug)]
@@ -41,69 +73,17 @@ pub(crate) struct Process {
     context: Arc<Context>,
     id: u64,
     command: String,
+    tag: Option<String>,
     started_ms: u64,
-    child: Child,
+    subject: Subject,
     /// The count of processes killed for lack of memory when it was started.
     killed_before: u64,
     exit: OnceLock<Exit>,
     /// Taken while somebody writes to it.
     stdin: Mutex<Stdin>,
     streams: Mutex<Streams>,
-}
-
-#[derive(Debug)]
-enum Stdin {
-    Open(OwnedFd),
-    /// In the hands of another request.
-    Busy,
-    Closed,
-}
-
-#[derive(Debug)]
-struct Streams {
-    /// With their ends still open.
-    pipes: [Option<Arc<OwnedFd>>; 2],
-    kept: Output,
-    /// Whom to tell about news; at most one per thread.
-    followers: Vec<Arc<OwnedFd>>,
-}
-
-impl Streams {
-    /// Takes what is in the pipes now, and no more, however fast others write.
-    fn take_available(&mut self) {
-        let mut buffer = vec![0; PIECE_BYTES];
-        let mut is_news = false;
-        for (pipe, stream) in self.pipes.iter_mut().zip([Stream::Output, Stream::Error]) {
-            let Some(open) = pipe else { continue };
-            let mut left = rustix::io::ioctl_fionread(&**open).unwrap_or(0);
-            loop {
-                match rustix::io::read(&**open, &mut *buffer) {
-                    Ok(count @ 1..) => {
-                        is_news = true;
-                        self.kept.push(stream, &buffer[..count]);
-                        left = left.saturating_sub(count as u64);
-                        if left == 0 {
-                            break;
-                        }
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN) => break,
-                    Ok(0) | Err(_) => {
-                        is_news = true;
-                        *pipe = None;
-                        break;
-                    }
-                }
-            }
-        }
-        // Followers read too: telling them of nothing would never end.
-        if !is_news {
-            return;
-        }
-        for follower in &self.followers {
-            let _ = rustix::io::write(&**follower, &1_u64.to_ne_bytes());
-        }
-    }
+    /// Size of its terminal, if it has one.
+    tty: Mutex<Option<TtySize>>,
 }
 
 impl Process {
@@ -117,7 +97,7 @@ impl Process {
 
     /// How it ended, if it has.
     fn exit(&self) -> Option<Exit> {
-        let status = self.child.exit.status()?;
+        let status = self.subject.exit().status()?;
         let exit = self.exit.get_or_init(|| Exit {
             out_of_memory: self.context.out_of_memory.count() > self.killed_before,
             ..Exit::from(status)
@@ -130,15 +110,15 @@ impl Process {
         self.exit().map(|exit| Exit { truncated, ..exit })
     }
 
-    fn info(&self) -> ProcessInfo {
+    pub(crate) fn info(&self) -> ProcessInfo {
         ProcessInfo {
             process: self.id,
-            pid: self.child.pid.as_raw_nonzero().get().unsigned_abs(),
+            pid: self.subject.pid(),
             command: self.command.clone(),
             started_ms: self.started_ms,
             exit: self.exit_with_truncation(),
-            tag: None,
-            tty: None,
+            tag: self.tag.clone(),
+            tty: *self.tty.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
@@ -154,7 +134,10 @@ impl Process {
 
     /// For the collector: the end to wait for, until it is known.
     pub(crate) fn awaited_exit(&self) -> Option<BorrowedFd<'_>> {
-        self.exit.get().is_none().then(|| self.child.exit.as_fd())
+        self.exit
+            .get()
+            .is_none()
+            .then(|| self.subject.exit().as_fd())
     }
 
     /// For the collector: takes what came; whether nothing more can come.
@@ -181,11 +164,41 @@ struct All {
     /// In order of their ids.
     processes: Vec<Arc<Process>>,
     last_id: u64,
-    /// Being started.
-    starting: usize,
+    /// Being started: ids and tags.
+    starting: Vec<(u64, Option<String>)>,
 }
 
 impl All {
+    /// Room for one more.
+    fn reserve(&mut self, tag: Option<&str>) -> Result<u64, Failure> {
+        self.forget();
+        let running: Vec<_> = self.processes.iter().filter(|p| p.is_active()).collect();
+        if running.len() + self.starting.len() >= RUNNING_MAX {
+            return Err(limit_reached(format!(
+                "{RUNNING_MAX} background processes are running; end one of them first"
+            )));
+        }
+        if let Some(tag) = tag {
+            let has_tag = |process: &&Arc<Process>| process.tag.as_deref() == Some(tag);
+            let is_taken = running
+                .into_iter()
+                .any(|p| has_tag(&p) && p.exit().is_none())
+                || self
+                    .starting
+                    .iter()
+                    .any(|(_, other)| other.as_deref() == Some(tag));
+            if is_taken {
+                let message = format!(
+                    "a background process with the tag {tag:?} is running; use another tag, or end that process first"
+                );
+                return Err(failure(FailureKind::AlreadyExists, message));
+            }
+        }
+        self.last_id += 1;
+        self.starting.push((self.last_id, tag.map(str::to_owned)));
+        Ok(self.last_id)
+    }
+
     /// Forgets the oldest ended ones beyond the bound.
     fn forget(&mut self) {
         let ended = self.processes.iter().filter(|p| !p.is_active()).count();
@@ -216,30 +229,32 @@ impl Processes {
 
     /// Starts a process.
     pub(crate) fn start(&self, context: &Arc<Context>, exec: &Exec) -> Result<Reply, Stop> {
-        let id = {
-            let mut all = self.lock();
-            all.forget();
-            let running = all.processes.iter().filter(|p| p.is_active()).count();
-            if running + all.starting >= RUNNING_MAX {
-                let message = format!(
-                    "{RUNNING_MAX} background processes are running; end one of them first"
-                );
-                return Err(limit_reached(message).into());
-            }
-            all.starting += 1;
-            all.last_id += 1;
-            all.last_id
-        };
-        let started = start(context, exec, id);
+        let tag = exec.tag.as_deref();
+        if tag.is_some_and(|tag| tag.is_empty() || tag.len() > TAG_BYTES_MAX) {
+            let message = format!("field `tag`: must have 1 to {TAG_BYTES_MAX} bytes");
+            return Err(invalid(message).into());
+        }
+        let process = self.add(tag, |id| start::start(context, exec, id))?;
+        Ok(Reply::Started(process.info()))
+    }
+
+    /// Takes in a process that is made with the id it gets.
+    fn add(
+        &self,
+        tag: Option<&str>,
+        make: impl FnOnce(u64) -> Result<Process, Stop>,
+    ) -> Result<Arc<Process>, Stop> {
+        let id = self.lock().reserve(tag)?;
+        let made = make(id);
         let mut all = self.lock();
-        all.starting -= 1;
-        let process = started?;
+        all.starting.retain(|(other, _)| *other != id);
+        let process = Arc::new(made?);
         let at = all.processes.partition_point(|other| other.id < id);
         all.processes.insert(at, Arc::clone(&process));
         drop(all);
-        let info = process.info();
-        context.collector.add(Source::Process(process));
-        Ok(Reply::Started(info))
+        let source = Source::Process(Arc::clone(&process));
+        process.context.collector.add(source);
+        Ok(process)
     }
 
     /// All that are remembered.
@@ -255,33 +270,37 @@ impl Processes {
     /// Sends a signal to a process and those it started.
     pub(crate) fn signal(&self, id: u64, signal: Signal) -> Result<Reply, Stop> {
         let process = self.find(id)?;
-        if process.child.kill_group(os_signal(signal)) {
+        let signal = os_signal(signal);
+        let is_sent = match &process.subject {
+            Subject::Program(child) => child.kill_group(signal),
+            Subject::Command(turn) => turn.kill_group(id, signal)?,
+        };
+        if is_sent {
             return Ok(Reply::Done { truncated: false });
         }
         Err(invalid(format!("background process {id} has already ended")).into())
     }
 
-    /// Sends the output of a process, with `follow` until it has ended.
+    /// Sends the output of a process.
     pub(crate) fn output(
         &self,
         id: u64,
-        follow: bool,
+        extent: Extent,
         connection: &mut Connection,
     ) -> Result<Reply, Stop> {
+        follow::send(&*self.find(id)?, extent, connection)
+    }
+
+    /// Changes the size of a process's terminal.
+    pub(crate) fn resize(&self, id: u64, size: TtySize) -> Result<Reply, Stop> {
         let process = self.find(id)?;
-        let news = Arc::new(
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| {
-                limit_reached(format!("cannot follow background process {id}: {error}"))
-            })?,
-        );
-        let follower = Arc::clone(&news);
-        process.lock_streams().followers.push(Arc::clone(&news));
-        let result = send_output(&process, follow, &news, connection);
-        let mut streams = process.lock_streams();
-        streams
-            .followers
-            .retain(|other| !Arc::ptr_eq(other, &follower));
-        result
+        let Stdin::Terminal(master) = &*process.lock_stdin() else {
+            let message = format!("background process {id} has no terminal; start it with `tty`");
+            return Err(invalid(message).into());
+        };
+        terminal::resize(master, size)?;
+        *process.tty.lock().unwrap_or_else(PoisonError::into_inner) = Some(size);
+        Ok(Reply::Done { truncated: false })
     }
 
     /// Writes input frames to a process's standard input.
@@ -297,90 +316,12 @@ impl Processes {
     }
 }
 
-fn start(context: &Arc<Context>, exec: &Exec, id: u64) -> Result<Arc<Process>, Stop> {
-    let mut spec = exec::spec(context, exec);
-    let pipes = exec::make_pipes(exec, &mut spec)
-        .map_err(|error| limit_reached(format!("cannot make pipes for the command: {error}")))?;
-    let killed_before = context.out_of_memory.count();
-    let child = context
-        .spawner
-        .spawn(spec)
-        .map_err(agent_protocol::Failure::from)?;
+/// Now, in milliseconds since the epoch by the sandbox's clock.
+pub(crate) fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    let streams = Streams {
-        pipes: [pipes.stdout.map(Arc::new), pipes.stderr.map(Arc::new)],
-        kept: Output::default(),
-        followers: Vec::new(),
-    };
-    Ok(Arc::new(Process {
-        context: Arc::clone(context),
-        id,
-        command: shown(&exec.command),
-        started_ms: since_epoch.map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        }),
-        child,
-        killed_before,
-        exit: OnceLock::new(),
-        stdin: Mutex::new(pipes.stdin.map_or(Stdin::Closed, Stdin::Open)),
-        streams: Mutex::new(streams),
-    }))
-}
-
-/// A command as listings show it.
-fn shown(command: &Command) -> String {
-    let text = match command {
-        Command::Shell(line) | Command::Script(line) => line.clone(),
-        Command::Argv(argv) => argv.join(" "),
-    };
-    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
-}
-
-fn send_output(
-    process: &Process,
-    follow: bool,
-    news: &OwnedFd,
-    connection: &mut Connection,
-) -> Result<Reply, Stop> {
-    let mut position = 0;
-    loop {
-        // Asked before the pipes are read: what it wrote is in them then.
-        let exit = process.exit();
-        process.lock_streams().take_available();
-        let _ = rustix::io::read(news, &mut [0; 8]);
-        loop {
-            let piece = process.lock_streams().kept.piece(position, PIECE_BYTES);
-            let Some((stream, bytes, after)) = piece else {
-                break;
-            };
-            position = after;
-            match stream {
-                Stream::Output => connection.send_output(&bytes)?,
-                Stream::Error => connection.send_error(&bytes)?,
-            }
-        }
-        let truncated = process.lock_streams().kept.is_truncated();
-        if let Some(exit) = exit {
-            return Ok(Reply::Exited(Exit { truncated, ..exit }));
-        }
-        if !follow {
-            return Ok(Reply::Done { truncated });
-        }
-        // Without a deadline: following ends with the process or the connection.
-        let mut polled = [
-            PollFd::new(news, PollFlags::IN),
-            PollFd::from_borrowed_fd(process.child.exit.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::RDHUP),
-        ];
-        poll_until(&mut polled, None)?;
-        if !polled[2].revents().is_empty() {
-            return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        }
-    }
+    since_epoch.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 fn os_signal(signal: Signal) -> OsSignal {

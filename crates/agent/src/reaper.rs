@@ -69,7 +69,8 @@ pub(crate) struct ExitWaiter {
 }
 
 impl ExitWaiter {
-    fn new() -> io::Result<Self> {
+    /// Of something that runs.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             status: Mutex::new(None),
             changed: Condvar::new(),
@@ -77,7 +78,8 @@ impl ExitWaiter {
         })
     }
 
-    fn set(&self, status: ExitStatus) {
+    /// It has ended.
+    pub(crate) fn set(&self, status: ExitStatus) {
         *lock(&self.status) = Some(status);
         self.changed.notify_all();
         // The counter is far from its maximum: the write cannot fail.

@@ -1,6 +1,6 @@
 //! One request, from its message to its final reply.
 
-use std::{io, sync::Arc};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use agent_protocol::{Reply, Request, VERSION};
 
@@ -11,7 +11,9 @@ use crate::{
     exec,
     failure::{Stop, limit_reached},
     file,
-    process::Processes,
+    process::{Extent, Processes},
+    session::Sessions,
+    tunnel::{self, Seat, Tunnels},
 };
 
 /// Everything that serves requests.
@@ -19,7 +21,18 @@ use crate::{
 pub(crate) struct Agent {
     context: Arc<Context>,
     processes: Processes,
+    sessions: Sessions,
     kernels: Kernels,
+    tunnels: Tunnels,
+}
+
+/// What is left to do for a request.
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// Nothing: the connection can take the next one.
+    Answered,
+    /// The connection is to be joined to this one to a port.
+    Connected(Seat, OwnedFd),
 }
 
 /// Whether there is a thread left for other requests while this one runs.
@@ -31,11 +44,20 @@ pub(crate) enum Standby {
 
 impl Agent {
     /// An agent with nothing running.
-    pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self {
+    pub(crate) fn new(context: Arc<Context>) -> io::Result<Self> {
+        Ok(Self {
             kernels: Kernels::new(Arc::clone(&context)),
             processes: Processes::default(),
+            sessions: Sessions::new(Arc::clone(&context))?,
+            tunnels: Tunnels::new()?,
             context,
+        })
+    }
+
+    /// Joins a connection to one to a port. When that is not possible, both are closed.
+    pub(crate) fn tunnel(&self, seat: Seat, connection: Connection, service: OwnedFd) {
+        if let Ok(client) = connection.into_stream() {
+            self.tunnels.add(seat, client, service);
         }
     }
 
@@ -48,20 +70,39 @@ impl Agent {
         request: &Request,
         connection: &mut Connection,
         standby: Standby,
-    ) -> io::Result<()> {
+    ) -> io::Result<Served> {
         // What ends other requests must always be possible.
         if standby == Standby::Absent && !is_short(request) {
             let failure = limit_reached(
                 "too many requests run in this sandbox at once; end some or wait for them",
             );
-            return connection.send_message(&Reply::Failed(failure));
+            connection.send_message(&Reply::Failed(failure))?;
+            return Ok(Served::Answered);
         }
-        match self.answer(request, connection) {
-            Ok(Some(reply)) => connection.send_message(&reply),
-            Ok(None) => Ok(()),
-            Err(Stop::Failed(failure)) => connection.send_message(&Reply::Failed(failure)),
+        let served = match request {
+            Request::ConnectPort { port } => self.connect(*port, connection),
+            request => self.answer(request, connection).and_then(|reply| {
+                if let Some(reply) = reply {
+                    connection.send_message(&reply)?;
+                }
+                Ok(Served::Answered)
+            }),
+        };
+        match served {
+            Err(Stop::Failed(failure)) => {
+                connection.send_message(&Reply::Failed(failure))?;
+                Ok(Served::Answered)
+            }
             Err(Stop::Disconnected(error)) => Err(error),
+            Ok(served) => Ok(served),
         }
+    }
+
+    fn connect(&self, port: u16, connection: &mut Connection) -> Result<Served, Stop> {
+        let seat = self.tunnels.seat()?;
+        let service = tunnel::connect(port, connection)?;
+        connection.send_message(&Reply::Connected)?;
+        Ok(Served::Connected(seat, service))
     }
 
     /// The final reply, unless it was sent already.
@@ -74,19 +115,41 @@ impl Agent {
         let reply = match request {
             Request::Ping => Reply::Pong {
                 version: VERSION,
-                workdir: String::new(),
-                home: String::new(),
+                workdir: self.context.workdir.display().to_string(),
+                home: self.context.home(),
             },
             Request::Exec(exec) => exec::run(&self.context, exec, connection)?,
             Request::Start(exec) => self.processes.start(&self.context, exec)?,
+            Request::SetEnvironment { set, unset } => {
+                self.context.environment.change(set, unset)?;
+                done()
+            }
+            Request::Disk => file::disk()?,
             Request::Processes => self.processes.list(),
             Request::Output {
-                process, follow, ..
-            } => self.processes.output(*process, *follow, connection)?,
+                process,
+                follow,
+                skip_kept,
+            } => {
+                let extent = Extent {
+                    follow: *follow,
+                    skip_kept: *skip_kept,
+                };
+                self.processes.output(*process, extent, connection)?
+            }
+            Request::ResizeTty { process, size } => self.processes.resize(*process, *size)?,
             Request::Input { process, close } => {
                 self.processes.input(*process, *close, connection)?
             }
             Request::Signal { process, signal } => self.processes.signal(*process, *signal)?,
+            Request::OpenSession { session, cwd, env } => {
+                self.sessions.open(session, cwd.as_deref(), env)?
+            }
+            Request::RunInSession { session, command } => {
+                self.sessions.run(session, command, &self.processes)?
+            }
+            Request::Sessions => self.sessions.list(&self.processes),
+            Request::CloseSession { session } => self.sessions.close(session, &self.processes)?,
             Request::Cell(cell) => {
                 self.kernels.run(cell, connection)?;
                 return Ok(None);
@@ -111,6 +174,11 @@ fn is_short(request: &Request) -> bool {
     match request {
         Request::Ping
         | Request::Processes
+        | Request::Sessions
+        | Request::CloseSession { .. }
+        | Request::SetEnvironment { .. }
+        | Request::Disk
+        | Request::ResizeTty { .. }
         | Request::Signal { .. }
         | Request::InterruptKernel { .. }
         | Request::RestartKernel { .. } => true,

@@ -32,7 +32,10 @@ use rustix::process::{Pid, Signal};
 use sys::process::SpawnStep;
 
 use self::socket::Answer;
-use crate::reaper::{ExitWaiter, Reaper};
+use crate::{
+    account::User,
+    reaper::{ExitWaiter, Reaper},
+};
 
 pub(crate) mod server;
 mod socket;
@@ -62,6 +65,10 @@ pub(crate) struct SpawnSpec {
     pub(crate) stderr: Option<OwnedFd>,
     /// More descriptors, with the numbers they get (3 and up).
     pub(crate) extra_fds: Vec<(OwnedFd, RawFd)>,
+    /// Whom it runs as; as the agent when absent.
+    pub(crate) user: Option<User>,
+    /// Whether standard input is to be its controlling terminal.
+    pub(crate) terminal: bool,
 }
 
 /// A program that was started: the leader of a session and process group of its own.
@@ -277,7 +284,8 @@ impl SpawnSpec {
 }
 
 /// Where programs are looked up when the environment has no `PATH`.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a failed step means for this program.
 fn classify(spec: &SpawnSpec, step: SpawnStep, source: io::Error) -> SpawnError {

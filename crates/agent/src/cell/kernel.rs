@@ -163,6 +163,7 @@ impl Kernel {
             stdout: Some(stdout_writer),
             stderr: Some(stderr_writer),
             extra_fds: vec![(theirs, CHANNEL_NUMBER), (driver, DRIVER_NUMBER)],
+            ..SpawnSpec::default()
         };
         let out_of_memory_before = context.out_of_memory.count();
         let child = context.spawner.spawn(spec).map_err(|error| match error {

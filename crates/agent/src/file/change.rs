@@ -9,12 +9,14 @@ use rustix::{
 };
 
 use super::{
-    account::Accounts,
     copy, entry,
     path::{DIRECTORY_MODE, Named, Parents, Place, file_type},
     write::temporary_name,
 };
-use crate::failure::{failure, invalid};
+use crate::{
+    account::Accounts,
+    failure::{failure, invalid},
+};
 
 /// Makes a directory and those above it; one that exists is as good.
 pub(super) fn make_directory(named: &Named, mode: Option<Mode>) -> Result<Reply, Failure> {

@@ -9,10 +9,8 @@ use agent_protocol::{Entry, EntryKind, Failure, Reply};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
-use super::{
-    account::Accounts,
-    path::{Named, file_type},
-};
+use super::path::{Named, file_type};
+use crate::account::Accounts;
 
 /// One entry, a final link not followed.
 pub(super) fn stat(named: &Named) -> Result<Reply, Failure> {

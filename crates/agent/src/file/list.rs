@@ -9,11 +9,10 @@ use agent_protocol::{Entry, Reply};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 
 use super::{
-    account::Accounts,
     entry::describe,
     path::{Named, file_type},
 };
-use crate::{connection::Connection, failure::Stop};
+use crate::{account::Accounts, connection::Connection, failure::Stop};
 
 /// Entries in one message.
 const BATCH_ENTRIES: usize = 200;

@@ -102,7 +102,7 @@ fn receive(named: &Named, file: &OwnedFd, connection: &mut Connection) -> Result
 }
 
 /// Writes all of it.
-pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Process, Stdin};
+use super::{Process, streams::Stdin};
 use crate::{
     connection::{Connection, Input, Wait},
     exec::{PIECE_BYTES, poll_until},
@@ -21,6 +22,9 @@ use crate::{
 
 /// How long a process may take to read from its standard input.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a person types to end the input at a terminal: Ctrl-D.
+const END_OF_TRANSMISSION: u8 = 4;
 
 /// Writes the input frames of a request to a process, and closes its standard
 /// input afterwards if asked to.
@@ -32,6 +36,15 @@ pub(super) fn forward(
     let stdin = std::mem::replace(&mut *process.lock_stdin(), Stdin::Busy);
     let stdin = match stdin {
         Stdin::Open(stdin) => stdin,
+        Stdin::Terminal(terminal) => {
+            // Any number of people may type at the same time.
+            *process.lock_stdin() = Stdin::Terminal(Arc::clone(&terminal));
+            forward_input(process, &terminal, connection)?;
+            if close {
+                write_all(process, &terminal, &[END_OF_TRANSMISSION], connection)?;
+            }
+            return Ok(());
+        }
         Stdin::Busy => {
             let message = format!(
                 "another request is writing to background process {}",
@@ -54,7 +67,9 @@ pub(super) fn forward(
         Err(Stop::Failed(failure)) => failure.kind == FailureKind::InvalidRequest,
         Err(Stop::Disconnected(_)) => false,
     };
-    *process.lock_stdin() = match is_closed {
+    let mut place = process.lock_stdin();
+    // It may have been closed meanwhile, because the command has ended.
+    *place = match is_closed || matches!(*place, Stdin::Closed) {
         true => Stdin::Closed,
         false => Stdin::Open(stdin),
     };
@@ -76,35 +91,48 @@ fn forward_input(
                 continue;
             }
         };
-        let mut rest = &buffer[..count];
-        while !rest.is_empty() {
-            match rustix::io::write(stdin, rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(Errno::AGAIN) => wait_writable(process, stdin, connection)?,
-                Err(Errno::INTR) => {}
-                Err(error) => {
-                    let message = format!(
-                        "background process {} does not read its standard input any more: {error}",
-                        process.id
-                    );
-                    return Err(invalid(message).into());
-                }
+        write_all(process, stdin, &buffer[..count], connection)?;
+    }
+}
+
+fn write_all(
+    process: &Process,
+    stdin: &OwnedFd,
+    mut rest: &[u8],
+    connection: &Connection,
+) -> Result<(), Stop> {
+    while !rest.is_empty() {
+        match rustix::io::write(stdin, rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::AGAIN) => wait_writable(process, stdin, connection)?,
+            Err(Errno::INTR) => {}
+            Err(error) => {
+                let message = format!(
+                    "background process {} does not read its standard input any more: {error}",
+                    process.id
+                );
+                return Err(invalid(message).into());
             }
         }
     }
+    Ok(())
 }
 
 /// Waits for more input. Without a deadline: a person may be typing.
 fn wait_input(process: &Process, connection: &Connection) -> Result<(), Stop> {
     let mut polled = [
         PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::IN | PollFlags::RDHUP),
-        PollFd::from_borrowed_fd(process.child.exit.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(process.subject.exit().as_fd(), PollFlags::IN),
     ];
     poll_until(&mut polled, None)?;
     if polled[0].revents().is_empty() && !polled[1].revents().is_empty() {
-        return Err(invalid(format!("background process {} has ended", process.id)).into());
+        return Err(has_ended(process));
     }
     Ok(())
+}
+
+fn has_ended(process: &Process) -> Stop {
+    invalid(format!("background process {} has ended", process.id)).into()
 }
 
 fn wait_writable(process: &Process, stdin: &OwnedFd, connection: &Connection) -> Result<(), Stop> {
@@ -112,10 +140,14 @@ fn wait_writable(process: &Process, stdin: &OwnedFd, connection: &Connection) ->
     let mut polled = [
         PollFd::new(stdin, PollFlags::OUT),
         PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::RDHUP),
+        PollFd::from_borrowed_fd(process.subject.exit().as_fd(), PollFlags::IN),
     ];
     poll_until(&mut polled, Some(deadline))?;
     if !polled[1].revents().is_empty() {
         return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+    }
+    if !polled[2].revents().is_empty() {
+        return Err(has_ended(process));
     }
     if polled[0].revents().is_empty() && Instant::now() >= deadline {
         let message = format!(

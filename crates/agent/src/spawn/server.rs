@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use sys::process::{Program, SpawnStep};
+use sys::process::{Program, SpawnStep, UserIds};
 
 use super::{DEFAULT_PATH, socket, wire};
 
@@ -52,6 +52,8 @@ impl ServerProgram<'_> {
             oom_score_adj: None,
             new_session: true,
             sibling: false,
+            user: None,
+            terminal: false,
             announce: None,
         }
     }
@@ -82,6 +84,15 @@ fn start(
     if message.targets.len() != descriptors.len() {
         return Err(malformed);
     }
+    let user = match message.user.as_slice() {
+        [] => None,
+        [uid, gid, groups @ ..] => Some(UserIds {
+            uid: *uid,
+            gid: *gid,
+            groups,
+        }),
+        [_] => return Err(malformed),
+    };
     let candidates = candidates(&message);
     let descriptors: Vec<_> = descriptors
         .iter()
@@ -98,6 +109,8 @@ fn start(
         oom_score_adj: Some(OOM_SCORE_ADJ),
         new_session: true,
         sibling: true,
+        user,
+        terminal: message.terminal,
         announce: Some(socket.as_fd()),
     };
     // Its number was announced by itself.
@@ -145,6 +158,8 @@ mod tests {
             targets: vec![],
             argv: vec![argv.to_owned()],
             env: env.iter().map(|text| (*text).to_owned()).collect(),
+            user: vec![],
+            terminal: false,
         };
         let found = candidates(&message);
         found

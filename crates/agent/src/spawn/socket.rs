@@ -109,7 +109,11 @@ pub(super) fn send_answer(
     };
     let is_announced = matches!(
         answer,
-        Ok(()) | Err((SpawnStep::Descriptors | SpawnStep::Execute, _))
+        Ok(())
+            | Err((
+                SpawnStep::Descriptors | SpawnStep::Terminal | SpawnStep::Execute,
+                _
+            ))
     );
     let numbers = [0, step, errno].map(i32::to_le_bytes).concat();
     // In place of the process that got nowhere, a number that none has.

@@ -2,7 +2,8 @@
 //!
 //! Every text is a length (u32) and its bytes; every list a count (u32) and its
 //! items: working directory, numbers of the descriptors, arguments, environment
-//! (as `NAME=value`). Both sides are the same file, so there are no versions.
+//! (as `NAME=value`), numbers of the user (none, or user, group and further
+//! groups), whether there is a terminal. Both sides are the same file, so there are no versions.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -24,6 +25,9 @@ pub(super) struct Message {
     pub(super) targets: Vec<RawFd>,
     pub(super) argv: Vec<CString>,
     pub(super) env: Vec<CString>,
+    /// The user's number, the group's and those of further groups; empty for nobody else.
+    pub(super) user: Vec<u32>,
+    pub(super) terminal: bool,
 }
 
 /// Checks a program and writes it down.
@@ -63,6 +67,14 @@ pub(super) fn encode(spec: &SpawnSpec) -> Result<Vec<u8>, SpawnError> {
         text.push(value);
         put_text(&mut bytes, "an environment variable", &text)?;
     }
+    let user = spec.user.as_ref().map_or(vec![], |user| {
+        [&[user.uid, user.gid], user.groups.as_slice()].concat()
+    });
+    put_count(&mut bytes, user.len());
+    for number in user {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(u32::from(spec.terminal).to_le_bytes());
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(SpawnError::TooLong);
     }
@@ -100,11 +112,15 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
     })?;
     let argv = take_list(&mut rest, take_text)?;
     let env = take_list(&mut rest, take_text)?;
+    let user = take_list(&mut rest, take_number)?;
+    let terminal = take_number(&mut rest)? != 0;
     rest.is_empty().then_some(Message {
         cwd,
         targets,
         argv,
         env,
+        user,
+        terminal,
     })
 }
 
@@ -134,6 +150,7 @@ fn take_list<T>(rest: &mut &[u8], mut take: impl FnMut(&mut &[u8]) -> Option<T>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::User;
     use proptest::prelude::*;
 
     fn spec(argv: &[&str], env: &[(&str, &str)]) -> SpawnSpec {
@@ -167,10 +184,18 @@ mod tests {
         fn what_is_encoded_is_decoded(
             argv in prop::collection::vec("[^\0]{1,20}", 1..8),
             env in prop::collection::btree_map("[^\0=]{1,8}", "[^\0]{0,20}", 0..8),
+            user in prop::option::of(any::<(u32, u32, Vec<u32>)>()),
+            terminal: bool,
         ) {
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
             let env: Vec<(&str, &str)> = env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-            let message = decode(&encode(&spec(&argv, &env)).unwrap()).unwrap();
+            let mut spec = spec(&argv, &env);
+            spec.user = user.map(|(uid, gid, groups)| User { uid, gid, groups, ..User::default() });
+            spec.terminal = terminal;
+            let message = decode(&encode(&spec).unwrap()).unwrap();
+            prop_assert_eq!(message.terminal, terminal);
+            let user = spec.user.map_or(vec![], |user| [vec![user.uid, user.gid], user.groups].concat());
+            prop_assert_eq!(message.user, user);
             prop_assert_eq!(message.cwd.as_bytes(), b"/work");
             let decoded: Vec<&str> = message.argv.iter().map(|a| a.to_str().unwrap()).collect();
             prop_assert_eq!(decoded, argv);

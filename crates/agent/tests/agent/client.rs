@@ -73,6 +73,8 @@ impl Agent {
             oom_score_adj: None,
             new_session: true,
             sibling: false,
+            user: None,
+            terminal: false,
             announce: None,
         })
         .unwrap();
@@ -106,6 +108,13 @@ impl Agent {
         let all = std::fs::read_dir("/proc").unwrap().flatten();
         let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(is_child).collect()
+    }
+
+    /// Processor time that it has used.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
     /// A number from `/proc/PID/status`, e.g. `VmRSS` in KiB.

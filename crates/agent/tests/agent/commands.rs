@@ -318,26 +318,18 @@ fn requests_are_answered_in_turn_on_one_connection() {
     for number in 0..20 {
         let ran = client.run(&shell(&format!("echo {number}"))).unwrap();
         assert_eq!(ran.text(), format!("{number}\n"));
-        assert_eq!(
+        assert!(matches!(
             client.ask(&Request::Ping),
-            Reply::Pong {
-                version: 1,
-                workdir: String::new(),
-                home: String::new()
-            }
-        );
+            Reply::Pong { version: 1, .. }
+        ));
     }
     let failure = client.run(&Exec {
         command: Command::Argv(vec!["nope".into()]),
         ..shell("")
     });
     assert!(failure.is_err());
-    assert_eq!(
+    assert!(matches!(
         client.ask(&Request::Ping),
-        Reply::Pong {
-            version: 1,
-            workdir: String::new(),
-            home: String::new()
-        }
-    );
+        Reply::Pong { version: 1, .. }
+    ));
 }

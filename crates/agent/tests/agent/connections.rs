@@ -15,15 +15,18 @@ fn is_closed(client: &mut Client) -> bool {
 
 #[test]
 fn ping_is_answered_with_the_version() {
-    let reply = Agent::start().connect().ask(&Request::Ping);
-    assert_eq!(
-        reply,
-        Reply::Pong {
-            version: VERSION,
-            workdir: String::new(),
-            home: String::new()
-        }
-    );
+    let agent = Agent::start();
+    let Reply::Pong {
+        version,
+        workdir,
+        home,
+    } = agent.connect().ask(&Request::Ping)
+    else {
+        panic!("no pong")
+    };
+    assert_eq!(version, VERSION);
+    assert_eq!(std::path::Path::new(&workdir), agent.workdir());
+    assert!(home.starts_with('/'));
 }
 
 #[test]
@@ -44,14 +47,13 @@ fn bytes_that_are_no_frames_close_the_connection_only() {
     let mut client = agent.connect();
     let _ = client.send_frame(FrameKind::Output, b"x");
     assert!(is_closed(&mut client));
-    assert_eq!(
+    assert!(matches!(
         other.ask(&Request::Ping),
         Reply::Pong {
             version: VERSION,
-            workdir: String::new(),
-            home: String::new()
+            ..
         }
-    );
+    ));
 }
 
 #[test]
@@ -66,14 +68,13 @@ fn a_request_of_a_newer_server_is_refused_in_words() {
     };
     assert_eq!(failure.kind, FailureKind::InvalidRequest);
     assert!(failure.message.contains("dance"), "{}", failure.message);
-    assert_eq!(
+    assert!(matches!(
         client.ask(&Request::Ping),
         Reply::Pong {
             version: VERSION,
-            workdir: String::new(),
-            home: String::new()
+            ..
         }
-    );
+    ));
 }
 
 #[test]
@@ -87,14 +88,13 @@ fn a_request_over_the_limit_is_skipped() {
         panic!("no failure")
     };
     assert_eq!(failure.kind, FailureKind::LimitReached);
-    assert_eq!(
+    assert!(matches!(
         client.ask(&Request::Ping),
         Reply::Pong {
             version: VERSION,
-            workdir: String::new(),
-            home: String::new()
+            ..
         }
-    );
+    ));
 }
 
 #[test]
@@ -116,14 +116,13 @@ fn idle_connections_cost_no_threads_and_are_limited() {
     let agent = Agent::start();
     let mut clients: Vec<Client> = (0..256).map(|_| agent.connect()).collect();
     for client in &mut clients {
-        assert_eq!(
+        assert!(matches!(
             client.ask(&Request::Ping),
             Reply::Pong {
                 version: VERSION,
-                workdir: String::new(),
-                home: String::new()
+                ..
             }
-        );
+        ));
     }
     assert!(agent.status("Threads") <= 5, "{}", agent.status("Threads"));
     let mut one_more = agent.connect();
@@ -157,14 +156,13 @@ fn requests_beyond_the_threads_are_refused_but_short_ones_still_work() {
     assert_eq!(refused.kind, FailureKind::LimitReached);
     assert_eq!(busy.len(), 48);
     let mut client = agent.connect();
-    assert_eq!(
+    assert!(matches!(
         client.ask(&Request::Ping),
         Reply::Pong {
             version: VERSION,
-            workdir: String::new(),
-            home: String::new()
+            ..
         }
-    );
+    ));
     busy.truncate(40);
     eventually("there is room again", || client.run(&shell("true")).is_ok());
     drop(busy);

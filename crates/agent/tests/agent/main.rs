@@ -9,4 +9,7 @@ mod connections;
 mod file_client;
 mod files;
 mod hostile;
+mod ports;
 mod processes;
+mod sessions;
+mod terminals;

@@ -89,6 +89,8 @@ impl Agent {
             oom_score_adj: None,
             new_session: true,
             sibling: false,
+            user: None,
+            terminal: false,
             announce: None,
         })
         .unwrap();

@@ -9,7 +9,7 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Users and groups.
 #[derive(Debug)]
-pub(super) struct Accounts {
+pub(crate) struct Accounts {
     users: Names,
     groups: Names,
 }
@@ -23,7 +23,7 @@ struct Names {
 
 impl Accounts {
     /// What the files say now; nothing when they cannot be read.
-    pub(super) fn load() -> Self {
+    pub(crate) fn load() -> Self {
         Self {
             users: parse(&read(c"/etc/passwd")),
             groups: parse(&read(c"/etc/group")),
@@ -31,22 +31,22 @@ impl Accounts {
     }
 
     /// A user's name, or the number as text.
-    pub(super) fn user_name(&self, uid: u32) -> String {
+    pub(crate) fn user_name(&self, uid: u32) -> String {
         self.users.name(uid)
     }
 
     /// A group's name, or the number as text.
-    pub(super) fn group_name(&self, gid: u32) -> String {
+    pub(crate) fn group_name(&self, gid: u32) -> String {
         self.groups.name(gid)
     }
 
     /// The number of a user by name or number.
-    pub(super) fn user(&self, text: &str) -> Option<u32> {
+    pub(crate) fn user(&self, text: &str) -> Option<u32> {
         self.users.number(text)
     }
 
     /// The number of a group by name or number.
-    pub(super) fn group(&self, text: &str) -> Option<u32> {
+    pub(crate) fn group(&self, text: &str) -> Option<u32> {
         self.groups.number(text)
     }
 }
@@ -62,6 +62,79 @@ impl Names {
         let number = || text.parse().ok().filter(|number| *number != u32::MAX);
         self.by_name.get(text).copied().or_else(number)
     }
+}
+
+/// A user that programs can run as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The groups besides `gid`.
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
+}
+
+/// Most groups of one user, the kernel's limit on old systems.
+const GROUPS_MAX: usize = 256;
+
+/// A user by name or number. A number without an entry has a group of the same
+/// number and no home.
+pub(crate) fn find_user(text: &str) -> Option<User> {
+    user_from(&read(c"/etc/passwd"), &read(c"/etc/group"), text)
+}
+
+fn user_from(passwd: &[u8], group: &[u8], text: &str) -> Option<User> {
+    let passwd = String::from_utf8_lossy(passwd);
+    let entries: Vec<User> = passwd.lines().filter_map(parse_user).collect();
+    let by_name = entries.iter().find(|user| user.name == text);
+    let number = || {
+        text.parse::<u32>()
+            .ok()
+            .filter(|number| *number != u32::MAX)
+    };
+    let mut user = match (by_name, number()) {
+        (Some(user), _) => user.clone(),
+        (None, None) => return None,
+        (None, Some(uid)) => match entries.into_iter().find(|user| user.uid == uid) {
+            Some(user) => user,
+            None => User {
+                name: uid.to_string(),
+                uid,
+                gid: uid,
+                groups: Vec::new(),
+                home: "/".to_owned(),
+            },
+        },
+    };
+    for line in String::from_utf8_lossy(group).lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        if let [_, _, gid, members] = fields[..]
+            && let Ok(gid) = gid.parse()
+            && gid != u32::MAX
+            && user.groups.len() < GROUPS_MAX
+            && members.split(',').any(|member| member == user.name)
+        {
+            user.groups.push(gid);
+        }
+    }
+    Some(user)
+}
+
+/// A line of `name:password:uid:gid:comment:home:shell`.
+fn parse_user(line: &str) -> Option<User> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, ..] = fields[..] else {
+        return None;
+    };
+    let number = |text: &str| text.parse().ok().filter(|number| *number != u32::MAX);
+    Some(User {
+        name: name.to_owned(),
+        uid: number(uid)?,
+        gid: number(gid)?,
+        groups: Vec::new(),
+        home: if home.starts_with('/') { home } else { "/" }.to_owned(),
+    })
 }
 
 /// A small regular file; the workload may have put anything in its place.
@@ -109,6 +182,21 @@ fn parse(bytes: &[u8]) -> Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_found_with_their_groups() {
+        let passwd = b"root:x:0:0::/root:/bin/sh\nbad:x:1\nann:x:7:8:Ann:/home/ann:/bin/sh\n";
+        let group = b"wheel:x:10:bob,ann\nusers:x:8:\ndocker:x:12:ann\nodd:x:x:ann\n";
+        let ann = user_from(passwd, group, "ann").unwrap();
+        assert_eq!((ann.uid, ann.gid, ann.home.as_str()), (7, 8, "/home/ann"));
+        assert_eq!(ann.groups, [10, 12]);
+        assert_eq!(user_from(passwd, group, "7"), Some(ann));
+        let nobody = user_from(passwd, group, "99").unwrap();
+        assert_eq!((nobody.gid, nobody.home.as_str()), (99, "/"));
+        for unknown in ["bad", "eve", "", "4294967295"] {
+            assert_eq!(user_from(passwd, group, unknown), None, "{unknown}");
+        }
+    }
 
     #[test]
     fn names_and_numbers_are_found_both_ways() {
