@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sandbox::{Error, Name, Result, Space};
+use agent_protocol::Request;
+use sandbox::{Name, Result, Space};
 
 use crate::{
     Control, DiskUse, Entry, KernelInfo, Match, Places, PortStream, ProcessInfo, ReplaceOutcome,
@@ -14,21 +15,16 @@ impl Control {
     ///
     /// # Errors
     /// As [`Control::exec`].
-    pub async fn places(&self, _space: &Space, _name: &Name) -> Result<Places> {
-        Err(not_yet())
+    pub async fn places(&self, space: &Space, name: &Name) -> Result<Places> {
+        self.session(space, name).await?.places().await
     }
 
     /// Connects to a TCP port inside the sandbox.
     ///
     /// # Errors
     /// As [`Control::exec`]; `NotFound` when nothing listens there.
-    pub async fn connect_port(
-        &self,
-        _space: &Space,
-        _name: &Name,
-        _port: u16,
-    ) -> Result<PortStream> {
-        Err(not_yet())
+    pub async fn connect_port(&self, space: &Space, name: &Name, port: u16) -> Result<PortStream> {
+        self.session(space, name).await?.connect_port(port).await
     }
 
     /// Opens a shell session.
@@ -37,13 +33,18 @@ impl Control {
     /// As [`Control::exec`]; `AlreadyExists`.
     pub async fn open_session(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _session: &str,
-        _cwd: Option<&str>,
-        _env: BTreeMap<String, String>,
+        space: &Space,
+        name: &Name,
+        session: &str,
+        cwd: Option<&str>,
+        env: BTreeMap<String, String>,
     ) -> Result<()> {
-        Err(not_yet())
+        let request = Request::OpenSession {
+            session: session.to_owned(),
+            cwd: cwd.map(str::to_owned),
+            env,
+        };
+        self.session(space, name).await?.command(&request).await
     }
 
     /// Runs a command in a shell session, after those before it. It is a
@@ -53,28 +54,32 @@ impl Control {
     /// As [`Control::exec`]; `NotFound` when there is no such session.
     pub async fn run_in_session(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _session: &str,
-        _command: &str,
+        space: &Space,
+        name: &Name,
+        session: &str,
+        command: &str,
     ) -> Result<ProcessInfo> {
-        Err(not_yet())
+        let (session, command) = (session.to_owned(), command.to_owned());
+        let operation = self.session(space, name).await?;
+        operation.run_in_session(session, command).await
     }
 
     /// All shell sessions.
     ///
     /// # Errors
     /// As [`Control::exec`].
-    pub async fn sessions(&self, _space: &Space, _name: &Name) -> Result<Vec<SessionInfo>> {
-        Err(not_yet())
+    pub async fn sessions(&self, space: &Space, name: &Name) -> Result<Vec<SessionInfo>> {
+        self.session(space, name).await?.sessions().await
     }
 
     /// Ends the processes of a shell session and forgets it.
     ///
     /// # Errors
     /// As [`Control::exec`]; `NotFound` when there is no such session.
-    pub async fn close_session(&self, _space: &Space, _name: &Name, _session: &str) -> Result<()> {
-        Err(not_yet())
+    pub async fn close_session(&self, space: &Space, name: &Name, session: &str) -> Result<()> {
+        let session = session.to_owned();
+        let request = Request::CloseSession { session };
+        self.session(space, name).await?.command(&request).await
     }
 
     /// Changes the size of the terminal of a background process.
@@ -83,12 +88,13 @@ impl Control {
     /// As [`Control::exec`], and as the agent says.
     pub async fn resize_terminal(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _process: u64,
-        _size: TtySize,
+        space: &Space,
+        name: &Name,
+        process: u64,
+        size: TtySize,
     ) -> Result<()> {
-        Err(not_yet())
+        let request = Request::ResizeTty { process, size };
+        self.session(space, name).await?.command(&request).await
     }
 
     /// Changes the environment of everything started from now on.
@@ -97,12 +103,13 @@ impl Control {
     /// As [`Control::exec`], and as the agent says.
     pub async fn set_environment(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _set: BTreeMap<String, String>,
-        _unset: Vec<String>,
+        space: &Space,
+        name: &Name,
+        set: BTreeMap<String, String>,
+        unset: Vec<String>,
     ) -> Result<()> {
-        Err(not_yet())
+        let request = Request::SetEnvironment { set, unset };
+        self.session(space, name).await?.command(&request).await
     }
 
     /// Starts the kernel of a new context.
@@ -111,28 +118,35 @@ impl Control {
     /// As [`Control::exec`]; `AlreadyExists`.
     pub async fn start_kernel(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _context: &str,
-        _cwd: Option<&str>,
+        space: &Space,
+        name: &Name,
+        context: &str,
+        cwd: Option<&str>,
     ) -> Result<()> {
-        Err(not_yet())
+        let request = Request::StartKernel {
+            context: context.to_owned(),
+            cwd: cwd.map(str::to_owned),
+        };
+        let operation = self.session(space, name).await?;
+        operation.start_kernel(&request).await
     }
 
     /// Ends the kernel of a context and forgets the context.
     ///
     /// # Errors
     /// As [`Control::exec`]; `NotFound`.
-    pub async fn end_kernel(&self, _space: &Space, _name: &Name, _context: &str) -> Result<()> {
-        Err(not_yet())
+    pub async fn end_kernel(&self, space: &Space, name: &Name, context: &str) -> Result<()> {
+        let context = context.to_owned();
+        let request = Request::EndKernel { context };
+        self.session(space, name).await?.command(&request).await
     }
 
     /// All contexts.
     ///
     /// # Errors
     /// As [`Control::exec`].
-    pub async fn kernels(&self, _space: &Space, _name: &Name) -> Result<Vec<KernelInfo>> {
-        Err(not_yet())
+    pub async fn kernels(&self, space: &Space, name: &Name) -> Result<Vec<KernelInfo>> {
+        self.session(space, name).await?.kernels().await
     }
 
     /// Lines that contain a text, in the text files of a tree; at most `limit`.
@@ -141,13 +155,15 @@ impl Control {
     /// As [`Control::exec`], and as the agent says.
     pub async fn grep(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _path: &str,
-        _pattern: &str,
-        _limit: u64,
+        space: &Space,
+        name: &Name,
+        path: &str,
+        pattern: &str,
+        limit: u64,
     ) -> Result<Vec<Match>> {
-        Err(not_yet())
+        let (path, pattern) = (path.to_owned(), pattern.to_owned());
+        let operation = self.session(space, name).await?;
+        operation.grep(path, pattern, limit).await
     }
 
     /// Entries whose last component matches a glob pattern; at most `limit`.
@@ -156,13 +172,15 @@ impl Control {
     /// As [`Control::exec`], and as the agent says.
     pub async fn glob(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _path: &str,
-        _pattern: &str,
-        _limit: u64,
+        space: &Space,
+        name: &Name,
+        path: &str,
+        pattern: &str,
+        limit: u64,
     ) -> Result<Vec<Entry>> {
-        Err(not_yet())
+        let (path, pattern) = (path.to_owned(), pattern.to_owned());
+        let operation = self.session(space, name).await?;
+        operation.glob(path, pattern, limit).await
     }
 
     /// Replaces every occurrence of a text in files.
@@ -171,24 +189,25 @@ impl Control {
     /// As [`Control::exec`]; what happened to each file is in the outcomes.
     pub async fn replace(
         &self,
-        _space: &Space,
-        _name: &Name,
-        _paths: Vec<String>,
-        _pattern: &str,
-        _replacement: &str,
+        space: &Space,
+        name: &Name,
+        paths: Vec<String>,
+        pattern: &str,
+        replacement: &str,
     ) -> Result<Vec<ReplaceOutcome>> {
-        Err(not_yet())
+        let (pattern, replacement) = (pattern.to_owned(), replacement.to_owned());
+        let operation = self.session(space, name).await?;
+        operation.replace(paths, pattern, replacement).await
     }
 
     /// Size and use of the sandbox's file system.
     ///
     /// # Errors
     /// As [`Control::exec`].
-    pub async fn disk(&self, _space: &Space, _name: &Name) -> Result<DiskUse> {
-        Err(not_yet())
+    pub async fn disk(&self, space: &Space, name: &Name) -> Result<DiskUse> {
+        self.session(space, name).await?.disk().await
     }
 }
 
-fn not_yet() -> Error {
-    Error::unavailable("not yet")
-}
+#[cfg(test)]
+mod tests;

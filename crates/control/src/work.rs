@@ -20,7 +20,7 @@ use crate::{
 
 impl Control {
     /// Begins an operation in a sandbox.
-    async fn session(&self, space: &Space, name: &Name) -> Result<Session> {
+    pub(crate) async fn session(&self, space: &Space, name: &Name) -> Result<Session> {
         let resident = self.core.registry.find(space, name)?;
         resident.must_run()?;
         Session::open(&*self.core.runtime, &resident).await
@@ -131,7 +131,22 @@ impl Control {
         process: u64,
         follow: bool,
     ) -> Result<PieceStream<Piece>> {
-        self.session(space, name).await?.output(process, follow)
+        let session = self.session(space, name).await?;
+        session.output(process, follow, false)
+    }
+
+    /// What a background process says from now on until it ends.
+    ///
+    /// # Errors
+    /// As [`Control::exec`].
+    pub async fn process_news(
+        &self,
+        space: &Space,
+        name: &Name,
+        process: u64,
+    ) -> Result<PieceStream<Piece>> {
+        let session = self.session(space, name).await?;
+        session.output(process, true, true)
     }
 
     /// Sends input to a background process, and with `close` its end.

@@ -142,6 +142,11 @@ impl Conversation {
         clean.then_some(self.stream)
     }
 
+    /// The connection as raw bytes, and what of them has come already.
+    pub(super) fn into_raw(self) -> (AgentStream, Bytes) {
+        (self.stream, self.incoming.freeze())
+    }
+
     fn poll_next(
         &mut self,
         input: &mut Input,

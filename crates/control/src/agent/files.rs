@@ -1,5 +1,7 @@
 //! Files: every operation is done by the agent, inside the sandbox.
 
+use std::time::Duration;
+
 use agent_protocol::{Entry, FileRequest, Reply, Request};
 use bytes::Bytes;
 use sandbox::Result;
@@ -101,11 +103,37 @@ impl Session {
         let limit = limit.min(LISTING_ENTRIES_MAX);
         let request = FileRequest::List { path, depth, limit };
         self.ask(&Request::File(request), Input::none())?;
+        self.listing(limit, Some(STALL_TIME_MAX)).await
+    }
+
+    /// Entries whose last component matches a pattern.
+    ///
+    /// # Errors
+    /// As the agent says, or `SandboxLost`.
+    pub(crate) async fn glob(
+        mut self,
+        path: String,
+        pattern: String,
+        limit: u64,
+    ) -> Result<Vec<Entry>> {
+        let limit = limit.min(LISTING_ENTRIES_MAX);
+        let request = FileRequest::Glob {
+            path,
+            pattern,
+            limit,
+        };
+        self.ask(&Request::File(request), Input::none())?;
+        // Without a deadline: a large tree without a match is searched in silence.
+        Ok(self.listing(limit, None).await?.entries)
+    }
+
+    /// Entries as they come, at most `limit`.
+    async fn listing(&mut self, limit: u64, silence_max: Option<Duration>) -> Result<Listing> {
         let entries_max = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut listed: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         loop {
-            match self.next(Some(STALL_TIME_MAX)).await? {
+            match self.next(silence_max).await? {
                 Incoming::Reply(Reply::Entries { entries }) => {
                     bytes += entries.iter().map(text_bytes).sum::<usize>();
                     let too_many = listed.len() + entries.len() > entries_max;

@@ -11,6 +11,8 @@ mod bounds;
 mod conversation;
 mod files;
 mod pool;
+mod port;
+mod requests;
 mod session;
 mod work;
 

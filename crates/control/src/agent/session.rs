@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use agent_protocol::{Reply, Request};
-use sandbox::{Error, Result, Runtime, State};
+use bytes::Bytes;
+use sandbox::{AgentStream, Error, Result, Runtime, State};
 use tokio::sync::watch;
 
 use super::{
@@ -119,6 +120,17 @@ impl Session {
             self.operation.0.pool.put(stream);
         }
         self.input = Input::none();
+    }
+
+    /// The connection as raw bytes, what of them has come already, and what
+    /// keeps the operation open.
+    ///
+    /// # Errors
+    /// When the conversation is over.
+    pub(super) fn into_raw(mut self) -> Result<(Operation, AgentStream, Bytes)> {
+        let conversation = self.conversation.take().ok_or_else(|| self.over())?;
+        let (stream, beyond) = conversation.into_raw();
+        Ok((self.operation, stream, beyond))
     }
 
     /// Ends the conversation for a fault of the agent or of the connection.

@@ -27,17 +27,6 @@ enum Shape {
 }
 
 impl Session {
-    /// Asks whether the agent is there.
-    ///
-    /// # Errors
-    /// When it is not.
-    pub(crate) async fn ping(mut self) -> Result<()> {
-        match self.answer(&Request::Ping).await? {
-            Reply::Pong { .. } => Ok(()),
-            _ => Err(self.wrong("a ping was not answered by a pong").await),
-        }
-    }
-
     /// Runs a command.
     ///
     /// # Errors
@@ -68,15 +57,18 @@ impl Session {
     ///
     /// # Errors
     /// None but a fault of ours: the request is small.
-    pub(crate) fn output(mut self, process: u64, follow: bool) -> Result<PieceStream<Piece>> {
-        self.ask(
-            &Request::Output {
-                process,
-                follow,
-                skip_kept: false,
-            },
-            Input::none(),
-        )?;
+    pub(crate) fn output(
+        mut self,
+        process: u64,
+        follow: bool,
+        skip_kept: bool,
+    ) -> Result<PieceStream<Piece>> {
+        let request = Request::Output {
+            process,
+            follow,
+            skip_kept,
+        };
+        self.ask(&request, Input::none())?;
         Ok(self.pieces(Shape::Output, (!follow).then_some(STALL_TIME_MAX)))
     }
 
@@ -123,6 +115,16 @@ impl Session {
     /// As the agent says, or `SandboxLost`.
     pub(crate) async fn command(mut self, request: &Request) -> Result<()> {
         let reply = self.answer(request).await?;
+        self.done(&reply).await
+    }
+
+    /// Starts the kernel of a context, which takes longer than other answers.
+    ///
+    /// # Errors
+    /// As the agent says, or `SandboxLost`.
+    pub(crate) async fn start_kernel(mut self, request: &Request) -> Result<()> {
+        self.ask(request, Input::none())?;
+        let reply = self.reply(CELL_GRACE).await?;
         self.done(&reply).await
     }
 

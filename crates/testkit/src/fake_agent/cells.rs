@@ -135,7 +135,7 @@ impl<W: AsyncWrite> Connection<W> {
                 .await?;
         } else if let Some((name, _)) = assigned {
             self.assign(&cell.context, name, text);
-        } else if is_last {
+        } else if is_last && !cell.hide_result {
             let data = MimeBundle::from([("text/plain".to_owned(), text.into())]);
             let display = Reply::Display {
                 data,

@@ -29,7 +29,7 @@ impl Files {
         self.0.get(path)?.content.clone()
     }
 
-    fn entry(&self, path: &str) -> Option<Entry> {
+    pub(super) fn entry(&self, path: &str) -> Option<Entry> {
         let node = self.0.get(path)?;
         let bytes = node.content.as_ref().map_or(0, Vec::len);
         let mut entry = entry(path, bytes as u64, node.mode);
@@ -52,8 +52,13 @@ impl Files {
         self.0.entry(path.to_owned()).or_insert(node);
     }
 
+    /// The content of a file, to be changed.
+    pub(super) fn content_mut(&mut self, path: &str) -> Option<&mut Vec<u8>> {
+        self.0.get_mut(path)?.content.as_mut()
+    }
+
     /// What is below a directory, with how deep.
-    fn below(&self, path: &str) -> Vec<(String, usize)> {
+    pub(super) fn below(&self, path: &str) -> Vec<(String, usize)> {
         let prefix = format!("{}/", path.trim_end_matches('/'));
         let below = self.0.keys().filter_map(|path| {
             let rest = path.strip_prefix(&prefix)?;
@@ -90,9 +95,21 @@ impl<W: AsyncWrite> Connection<W> {
             } => self.read(&path, offset, length).await,
             FileRequest::Write { path, mode, append } => self.write_file(&path, mode, append).await,
             FileRequest::List { path, depth, limit } => self.list(&path, depth, limit).await,
-            FileRequest::Grep { .. } | FileRequest::Glob { .. } | FileRequest::Replace { .. } => {
-                self.fail(FailureKind::InvalidRequest, "not served").await
-            }
+            FileRequest::Grep {
+                path,
+                pattern,
+                limit,
+            } => self.grep(&path, &pattern, limit).await,
+            FileRequest::Glob {
+                path,
+                pattern,
+                limit,
+            } => self.glob(&path, &pattern, limit).await,
+            FileRequest::Replace {
+                paths,
+                pattern,
+                replacement,
+            } => self.replace(paths, &pattern, &replacement).await,
             FileRequest::Stat { path } => self.tell(&path).await,
             FileRequest::MakeDirectory { path, mode } => {
                 {
@@ -118,7 +135,7 @@ impl<W: AsyncWrite> Connection<W> {
         }
     }
 
-    async fn missing(&mut self, path: &str) -> Result<(), Closed> {
+    pub(super) async fn missing(&mut self, path: &str) -> Result<(), Closed> {
         let message = format!("{path}: no such file or directory");
         self.fail(FailureKind::NotFound, message).await
     }

@@ -1,12 +1,16 @@
 //! An agent in memory that speaks the real protocol over any byte stream.
 //!
 //! Commands are a toy shell ([`shell`]), cells a toy Python ([`cells`]), files
-//! live in a map ([`files`]). All state belongs to the agent, none to a
+//! live in a map ([`files`]), and ports lead to what a test lets listen there
+//! ([`ports`]). All state belongs to the agent, none to a
 //! connection, as with the real one.
 
 mod cells;
 mod files;
+mod ports;
 mod processes;
+mod search;
+mod sessions;
 mod shell;
 
 use std::{
@@ -24,8 +28,15 @@ use agent_protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
+
+/// The working directory and the home that the agent tells.
+const WORKDIR: &str = "/work";
+const HOME: &str = "/root";
+
+/// The size of the file system that the agent tells, and its use.
+const DISK_BYTES: (u64, u64) = (10 << 30, 1 << 30);
 
 /// Frames read ahead of their use.
 const FRAMES_AHEAD: usize = 8;
@@ -54,6 +65,8 @@ pub enum Misbehaviour {
     JsonBomb,
     /// Sends entries of a listing without end.
     EndlessListing,
+    /// Sends matches of a search without end.
+    EndlessMatches,
 }
 
 /// An agent; all clones are the same.
@@ -64,7 +77,6 @@ pub struct FakeAgent {
 
 #[derive(Debug)]
 struct Shared {
-    env: BTreeMap<String, String>,
     state: Mutex<State>,
     /// What makes every connection wait or end.
     life: watch::Sender<Life>,
@@ -85,6 +97,10 @@ struct State {
     files: files::Files,
     contexts: cells::Contexts,
     processes: processes::Processes,
+    sessions: sessions::Sessions,
+    kernels: sessions::Kernels,
+    ports: ports::Ports,
+    env: BTreeMap<String, String>,
 }
 
 impl FakeAgent {
@@ -93,8 +109,10 @@ impl FakeAgent {
     pub fn new(env: BTreeMap<String, String>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                env,
-                state: Mutex::default(),
+                state: Mutex::new(State {
+                    env,
+                    ..State::default()
+                }),
                 life: watch::Sender::new(Life::Awake),
                 requests: AtomicU64::new(0),
                 connections: AtomicU64::new(0),
@@ -158,14 +176,16 @@ impl FakeAgent {
         let _counted = Counted::new(&self.shared.connections);
         let (reader, writer) = tokio::io::split(stream);
         let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
+        let (hand_over, raw) = oneshot::channel();
         let mut connection = Connection {
             agent: self.clone(),
             frames,
+            raw: Some(raw),
             writer,
         };
         tokio::select! {
             _ = life.wait_for(|life| *life == Life::Dead) => {}
-            () = read_frames(reader, sender) => {}
+            () = read_frames(reader, sender, hand_over) => {}
             _closed = connection.converse() => {}
         }
     }
@@ -199,8 +219,13 @@ type Frame = (FrameKind, Vec<u8>);
 /// Why a conversation cannot go on: the other side is gone.
 struct Closed;
 
-/// Reads frames until the other side closes or sends what is not a frame.
-async fn read_frames<R: AsyncRead>(mut reader: ReadHalf<R>, frames: mpsc::Sender<Frame>) {
+/// Reads frames until the other side closes or sends what is not a frame. After
+/// a request for a port the reader is handed over: raw bytes follow.
+async fn read_frames<R: AsyncRead>(
+    mut reader: ReadHalf<R>,
+    frames: mpsc::Sender<Frame>,
+    hand_over: oneshot::Sender<ReadHalf<R>>,
+) {
     loop {
         let mut header = [0; HEADER_BYTES];
         if reader.read_exact(&mut header).await.is_err() {
@@ -213,8 +238,15 @@ async fn read_frames<R: AsyncRead>(mut reader: ReadHalf<R>, frames: mpsc::Sender
         if reader.read_exact(&mut payload).await.is_err() {
             return;
         }
+        let request = frame::decode_message::<Request>(&payload);
+        let is_last =
+            header.kind == FrameKind::Message && matches!(request, Ok(Request::ConnectPort { .. }));
         if frames.send((header.kind, payload)).await.is_err() {
             return;
+        }
+        if is_last {
+            drop(hand_over.send(reader));
+            return std::future::pending().await;
         }
     }
 }
@@ -222,10 +254,12 @@ async fn read_frames<R: AsyncRead>(mut reader: ReadHalf<R>, frames: mpsc::Sender
 struct Connection<W> {
     agent: FakeAgent,
     frames: mpsc::Receiver<Frame>,
+    /// Gets the reader when frames are over.
+    raw: Option<oneshot::Receiver<ReadHalf<W>>>,
     writer: WriteHalf<W>,
 }
 
-impl<W: AsyncWrite> Connection<W> {
+impl<W: AsyncRead + AsyncWrite> Connection<W> {
     /// One request after the other.
     async fn converse(&mut self) -> Result<(), Closed> {
         loop {
@@ -256,8 +290,39 @@ impl<W: AsyncWrite> Connection<W> {
             Request::Start(exec) => self.start(exec).await,
             Request::Processes => self.processes().await,
             Request::Output {
-                process, follow, ..
-            } => self.output(process, follow).await,
+                process,
+                follow,
+                skip_kept,
+            } => self.output(process, follow, skip_kept).await,
+            Request::ResizeTty { process, size } => self.resize(process, size).await,
+            Request::OpenSession { session, cwd, env } => {
+                self.open_session(session, cwd, env).await
+            }
+            Request::RunInSession { session, command } => {
+                self.run_in_session(&session, command).await
+            }
+            Request::Sessions => self.list_sessions().await,
+            Request::CloseSession { session } => self.close_session(&session).await,
+            Request::ConnectPort { port } => self.connect_port(port).await,
+            Request::SetEnvironment { set, unset } => {
+                {
+                    let env = &mut self.agent.state().env;
+                    env.retain(|name, _| !unset.contains(name));
+                    env.extend(set);
+                }
+                self.reply(&Reply::Done { truncated: false }).await
+            }
+            Request::Disk => {
+                let (total_bytes, used_bytes) = DISK_BYTES;
+                let disk = Reply::Disk {
+                    total_bytes,
+                    used_bytes,
+                };
+                self.reply(&disk).await
+            }
+            Request::StartKernel { context, cwd } => self.start_kernel(context, cwd).await,
+            Request::EndKernel { context } => self.end_kernel(&context).await,
+            Request::Kernels => self.list_kernels().await,
             Request::Input { process, close } => self.input(process, close).await,
             Request::Signal { process, signal } => self.signal(process, signal).await,
             Request::Cell(cell) => self.cell(cell).await,
@@ -267,10 +332,11 @@ impl<W: AsyncWrite> Connection<W> {
                 self.reply(&Reply::Done { truncated: false }).await
             }
             Request::File(request) => self.file(request).await,
-            _ => self.fail(FailureKind::InvalidRequest, "not served").await,
         }
     }
+}
 
+impl<W: AsyncWrite> Connection<W> {
     async fn misbehave(&mut self, how: Misbehaviour) -> Result<(), Closed> {
         match how {
             Misbehaviour::None => Ok(()),
@@ -297,6 +363,10 @@ impl<W: AsyncWrite> Connection<W> {
                 let entries = (0..200).map(|n| files::entry(&format!("/{n}"), 0, 0o644));
                 let entries = entries.collect();
                 self.reply(&Reply::Entries { entries }).await?;
+            },
+            Misbehaviour::EndlessMatches => loop {
+                let matches = vec![search::found("/a", 1, "text"); 200];
+                self.reply(&Reply::Matches { matches }).await?;
             },
         }
     }
@@ -327,8 +397,8 @@ impl<W: AsyncWrite> Connection<W> {
 fn pong() -> Reply {
     Reply::Pong {
         version: VERSION,
-        workdir: String::new(),
-        home: String::new(),
+        workdir: WORKDIR.to_owned(),
+        home: HOME.to_owned(),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use agent_protocol::{Exec, Exit, FailureKind, ProcessInfo, Reply, Signal, frame::FrameKind};
+use agent_protocol::{
+    Exec, Exit, FailureKind, ProcessInfo, Reply, Signal, TtySize, frame::FrameKind,
+};
 use tokio::{
     io::AsyncWrite,
     sync::{mpsc, watch},
@@ -79,7 +81,21 @@ async fn keep(
     agent.exited(process, exit);
 }
 
+impl Processes {
+    /// Those of these that are known.
+    pub(super) fn infos(&self, processes: &[u64]) -> Vec<ProcessInfo> {
+        let known = processes.iter().filter_map(|process| self.0.get(process));
+        known.map(|process| process.info.clone()).collect()
+    }
+}
+
 impl FakeAgent {
+    /// Ends and forgets processes.
+    pub(super) fn forget_processes(&self, processes: &[u64]) {
+        let known = &mut self.state().processes.0;
+        known.retain(|process, _| !processes.contains(process));
+    }
+
     fn said(&self, process: u64, piece: Frame) {
         if let Some(process) = self.state().processes.0.get(&process) {
             process.said.send_modify(|said| said.pieces.push(piece));
@@ -98,35 +114,65 @@ impl FakeAgent {
 
 impl<W: AsyncWrite> Connection<W> {
     pub(super) async fn start(&mut self, exec: Exec) -> Result<(), Closed> {
+        let is_taken = exec.tag.is_some() && {
+            let state = self.agent.state();
+            let running = state.processes.0.values();
+            let mut running = running.filter(|process| process.info.exit.is_none());
+            running.any(|process| process.info.tag == exec.tag)
+        };
+        if is_taken {
+            let message = format!("a process with the tag {:?} is running", exec.tag);
+            return self.fail(FailureKind::AlreadyExists, message).await;
+        }
+        let info = self.begin(&exec);
+        self.reply(&Reply::Started(info)).await
+    }
+
+    /// Begins a process.
+    pub(super) fn begin(&mut self, exec: &Exec) -> ProcessInfo {
         let (output, said) = mpsc::channel(PIECES);
         let (stdin, input) = mpsc::channel(PIECES);
-        let input = exec.stdin.then_some(input);
-        let script = self.agent.script(&exec, input, output);
-        let info = {
-            let mut state = self.agent.state();
-            let number = state.processes.0.len() as u64 + 1;
-            let task = tokio::spawn(keep(self.agent.clone(), number, script, said));
-            let info = ProcessInfo {
-                process: number,
-                pid: u32::try_from(number)
-                    .unwrap_or(u32::MAX)
-                    .saturating_add(100),
-                command: line(&exec.command),
-                started_ms: 0,
-                exit: None,
-                tag: None,
-                tty: None,
-            };
-            let process = Process {
-                info: info.clone(),
-                stdin: exec.stdin.then_some(stdin),
-                said: watch::Sender::default(),
-                task: AbortOnDrop(task.abort_handle()),
-            };
-            state.processes.0.insert(number, process);
-            info
+        let takes_input = exec.stdin || exec.tty.is_some();
+        let script = self
+            .agent
+            .script(exec, takes_input.then_some(input), output);
+        let mut state = self.agent.state();
+        let last = state.processes.0.keys().next_back();
+        let number = last.map_or(1, |last| last + 1);
+        let task = tokio::spawn(keep(self.agent.clone(), number, script, said));
+        let info = ProcessInfo {
+            process: number,
+            pid: u32::try_from(number)
+                .unwrap_or(u32::MAX)
+                .saturating_add(100),
+            command: line(&exec.command),
+            started_ms: 0,
+            exit: None,
+            tag: exec.tag.clone(),
+            tty: exec.tty,
         };
-        self.reply(&Reply::Started(info)).await
+        let process = Process {
+            info: info.clone(),
+            stdin: takes_input.then_some(stdin),
+            said: watch::Sender::default(),
+            task: AbortOnDrop(task.abort_handle()),
+        };
+        state.processes.0.insert(number, process);
+        info
+    }
+
+    pub(super) async fn resize(&mut self, process: u64, size: TtySize) -> Result<(), Closed> {
+        let resized = {
+            let mut state = self.agent.state();
+            let tty = state.processes.0.get_mut(&process);
+            tty.and_then(|process| process.info.tty.as_mut())
+                .map(|tty| *tty = size)
+        };
+        if resized.is_none() {
+            let message = format!("process {process} has no terminal");
+            return self.fail(FailureKind::InvalidRequest, message).await;
+        }
+        self.reply(&Reply::Done { truncated: false }).await
     }
 
     pub(super) async fn processes(&mut self) -> Result<(), Closed> {
@@ -147,7 +193,12 @@ impl<W: AsyncWrite> Connection<W> {
         self.fail(FailureKind::NotFound, message).await
     }
 
-    pub(super) async fn output(&mut self, process: u64, follow: bool) -> Result<(), Closed> {
+    pub(super) async fn output(
+        &mut self,
+        process: u64,
+        follow: bool,
+        skip_kept: bool,
+    ) -> Result<(), Closed> {
         let said = {
             let state = self.agent.state();
             state
@@ -159,7 +210,11 @@ impl<W: AsyncWrite> Connection<W> {
         let Some(mut said) = said else {
             return self.unknown(process).await;
         };
-        let mut sent = 0;
+        let mut sent = if skip_kept {
+            said.borrow().pieces.len()
+        } else {
+            0
+        };
         loop {
             let (pieces, exit) = {
                 let said = said.borrow_and_update();

@@ -192,12 +192,15 @@ impl super::FakeAgent {
         stdin: Option<mpsc::Receiver<Vec<u8>>>,
         output: mpsc::Sender<Frame>,
     ) -> Script {
-        let mut env = self.shared.env.clone();
+        let mut env = self.state().env.clone();
         env.extend(exec.env.clone());
         Script {
             line: line(&exec.command),
             env,
-            cwd: exec.cwd.clone().unwrap_or_else(|| "/work".to_owned()),
+            cwd: exec
+                .cwd
+                .clone()
+                .unwrap_or_else(|| super::WORKDIR.to_owned()),
             stdin,
             output,
         }

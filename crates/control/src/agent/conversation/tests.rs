@@ -179,3 +179,20 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn raw_bytes_that_come_with_the_last_frame_are_not_lost() {
+    let (mut conversation, mut agent) = pair(64 << 10);
+    conversation.ask(&Request::ConnectPort { port: 1 }).unwrap();
+    let mut bytes = frame::encode_message(&Reply::Connected).unwrap();
+    bytes.extend(b"first");
+    agent.write_all(&bytes).await.unwrap();
+    let answer = next(&mut conversation).await.unwrap();
+    assert!(matches!(answer, Incoming::Reply(Reply::Connected)));
+    agent.write_all(b" second").await.unwrap();
+    drop(agent);
+    let (mut stream, beyond) = conversation.into_raw();
+    let mut rest = beyond.to_vec();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"first second");
+}
