@@ -24,6 +24,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages+=(python3-venv)
 need /etc/ssl/certs/ca-certificates.crt ca-certificates
 if [ "${1:-}" = --test ]; then
     need busybox busybox-static
+    need docker-registry docker-registry
 fi
 if [ ${#need_packages[@]} -gt 0 ]; then
     say "installing from Debian's packages: ${need_packages[*]}"

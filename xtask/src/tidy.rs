@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sandboxai-runtime-embedded",
         &["sandboxai-sandbox", "sandboxai-sys"],
     ),
+    ("sandboxai-image-pull", &["sandboxai-sandbox"]),
     (
         "sandboxai-control",
         &["sandboxai-sandbox", "sandboxai-agent-protocol"],
@@ -42,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sandboxai-control",
             "sandboxai-facade-daytona",
             "sandboxai-facade-sandboxai",
+            "sandboxai-image-pull",
             "sandboxai-runtime-embedded",
             "sandboxai-sandbox",
             "sandboxai-sys",
@@ -58,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const NEVER: &[(&str, &str, &str)] = &[
     ("sandboxai-control", "axum", "control sees no HTTP type"),
     ("sandboxai-control", "hyper", "control sees no HTTP type"),
+    ("sandboxai-control", "reqwest", "control sees no HTTP type"),
     (
         "sandboxai-runtime-embedded",
         "axum",

@@ -1,13 +1,17 @@
 //! What the parts of `control` share.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use sandbox::{Capabilities, Runtime, State};
+use sandbox::{Capabilities, Fetch, Runtime, State};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Clock, Config, Sandbox, StateChange, registry::Registry, resident::Resident, store::Store,
+    Clock, Config, Sandbox, StateChange, image::Jobs, registry::Registry, resident::Resident,
+    store::Store,
 };
 
 /// Changes of state that a slow watcher may be behind.
@@ -21,6 +25,10 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Store,
     pub(crate) registry: Registry,
+    /// Pulls and builds.
+    pub(crate) image_jobs: Jobs,
+    /// What gets images from registries; unset when nothing may be fetched.
+    pub(crate) fetch: OnceLock<Arc<dyn Fetch>>,
     /// Lets so many creations happen at once.
     pub(crate) creations: Semaphore,
     /// Tells every change of state.
@@ -47,6 +55,8 @@ impl Core {
             clock,
             store,
             registry: Registry::default(),
+            image_jobs: Jobs::default(),
+            fetch: OnceLock::new(),
             creations,
             changes: broadcast::Sender::new(CHANGES_KEPT),
             closing: watch::Sender::new(false),

@@ -6,6 +6,7 @@
 //! belongs to a facade, to `agent-protocol` or to `control`.
 
 mod error;
+mod fetch;
 mod id;
 mod images;
 mod limits;
@@ -14,6 +15,7 @@ mod spec;
 mod state;
 
 pub use error::{Error, Kind, Result};
+pub use fetch::{Fetch, Sink};
 pub use id::{Id, Name, Space};
 pub use images::{FoundImage, ImageConfig, Images, NewImage};
 pub use limits::{Limits, Usage};

@@ -1,12 +1,18 @@
 //! Images, as facades see them: listed, pulled, built from a Dockerfile, made
 //! of a sandbox.
 
-use std::{collections::BTreeMap, path::PathBuf};
+mod job;
+mod pull;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use sandbox::{Error, FoundImage, Image, Images, Kind, Name, NewImage, Result, Space};
+use sandbox::{Error, Fetch, FoundImage, Image, Images, Kind, Name, NewImage, Result, Space};
 
 use crate::{Control, PieceStream, core::Core, request::resolve};
+
+use job::Job;
+pub(crate) use job::Jobs;
 
 /// An image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,8 +117,31 @@ impl Control {
     ///
     /// # Errors
     /// `NotFound` when neither is possible; the message says what was tried.
-    pub async fn ensure_image(&self, _name: &str) -> Result<ImageInfo> {
-        Err(not_yet())
+    pub async fn ensure_image(&self, name: &str) -> Result<ImageInfo> {
+        let missing = match self.find_image(name).await {
+            Err(error) if error.kind == Kind::NotFound => error,
+            found => return found,
+        };
+        if self.core.fetch.get().is_none() {
+            return Err(missing);
+        }
+        let image = resolve(&self.core.config.image_aliases, name)?;
+        let image = image.as_str();
+        let pulled = async {
+            self.begin_pull(image).await?;
+            self.image_job_done(image).await
+        };
+        pulled.await.map_err(|error| {
+            let message = format!(
+                "image `{name}` is not here and could not be pulled: {}",
+                error.message
+            );
+            let kind = match error.kind {
+                Kind::LimitReached | Kind::Cancelled | Kind::Internal => error.kind,
+                _ => Kind::NotFound,
+            };
+            Error::new(kind, message).with_source(error)
+        })
     }
 
     /// Removes the name, and with the last name the image. Sandboxes made from it
@@ -128,8 +157,19 @@ impl Control {
     ///
     /// # Errors
     /// `InvalidRequest` for a name that is none.
-    pub async fn begin_pull(&self, _name: &str) -> Result<ImageJob> {
-        Err(not_yet())
+    pub async fn begin_pull(&self, name: &str) -> Result<ImageJob> {
+        let image = resolve(&self.core.config.image_aliases, name)?;
+        pull::check(&image)?;
+        self.core.fetch()?;
+        let core = &self.core;
+        let (job, is_new) =
+            core.image_jobs
+                .begin(&image, ImageJobKind::Pull, core.clock.now_ms())?;
+        if is_new {
+            let work = pull::pull(Arc::clone(core), image, Arc::clone(&job));
+            job::run(core, Arc::clone(&job), work);
+        }
+        Ok(job.view())
     }
 
     /// Begins to build an image.
@@ -143,24 +183,48 @@ impl Control {
 
     /// The latest job for an image of this name.
     #[must_use]
-    pub fn image_job(&self, _name: &str) -> Option<ImageJob> {
-        None
+    pub fn image_job(&self, name: &str) -> Option<ImageJob> {
+        Some(self.job(name).ok()?.view())
     }
 
     /// Waits until the job for an image of this name has ended.
     ///
     /// # Errors
     /// `NotFound` when there is no such job, and why it failed.
-    pub async fn image_job_done(&self, _name: &str) -> Result<ImageInfo> {
-        Err(not_yet())
+    pub async fn image_job_done(&self, name: &str) -> Result<ImageInfo> {
+        self.job(name)?.done().await
     }
 
     /// What a job has said, and with `follow` what it says until it ends.
     ///
     /// # Errors
     /// `NotFound` when there is no such job.
-    pub fn image_job_log(&self, _name: &str, _follow: bool) -> Result<PieceStream<Bytes>> {
-        Err(not_yet())
+    pub fn image_job_log(&self, name: &str, follow: bool) -> Result<PieceStream<Bytes>> {
+        Ok(self.job(name)?.log(follow))
+    }
+
+    /// Ends the job for an image of this name, if there is one; what it has made
+    /// so far is removed.
+    pub fn cancel_image_job(&self, name: &str) {
+        if let Ok(job) = self.job(name) {
+            job.cancel();
+        }
+    }
+
+    fn job(&self, name: &str) -> Result<Arc<Job>> {
+        let image = resolve(&self.core.config.image_aliases, name)?;
+        self.core
+            .image_jobs
+            .find(&image)
+            .ok_or_else(|| Error::not_found(format!("no image {image} is being pulled or built")))
+    }
+
+    /// Lets images come from registries, and files of builds from URLs. Without
+    /// this nothing is fetched. To be called once.
+    #[must_use]
+    pub fn with_fetch(self, fetch: Arc<dyn Fetch>) -> Self {
+        let _called_before = self.core.fetch.set(fetch);
+        self
     }
 
     /// Makes an image of the files of a sandbox; its processes are frozen meanwhile.
@@ -194,6 +258,15 @@ impl Control {
 }
 
 impl Core {
+    /// What fetches images and files.
+    pub(crate) fn fetch(&self) -> Result<&Arc<dyn Fetch>> {
+        self.fetch.get().ok_or_else(|| {
+            Error::unavailable(
+                "this server fetches nothing from registries; its operator can switch that on by `images.fetch`",
+            )
+        })
+    }
+
     /// The images of the runtime.
     pub(crate) fn images(&self) -> Result<&dyn Images> {
         self.runtime.images().ok_or_else(|| {

@@ -47,6 +47,11 @@ pub(super) fn check(raw: &Raw, environment: &Environment, problems: &mut Vec<Pro
             usize::try_from(size(text)?).map_err(|_| "too large".to_owned())
         }),
         image_aliases: check.value("images.aliases", aliases),
+        fetch_images: check.scalar("images.fetch", switch),
+        registry_credentials: check
+            .items("images.credentials", credentials)
+            .into_iter()
+            .collect(),
         network: check.network(),
         links: check.links(),
         preview: PreviewConfig {
@@ -302,6 +307,18 @@ fn api_key(text: &str) -> Result<Secret, String> {
         ));
     }
     Ok(Secret::new(text))
+}
+
+/// Registry, user and password.
+fn credentials(text: &str) -> Result<(String, (String, Secret)), String> {
+    text.split_once('=')
+        .and_then(|(host, pair)| Some((host, pair.split_once(':')?)))
+        .filter(|(host, (username, _))| !host.is_empty() && !username.is_empty())
+        .map(|(host, (username, password))| {
+            let password = Secret::new(password);
+            (host.to_owned(), (username.to_owned(), password))
+        })
+        .ok_or_else(|| "an entry is not of the form HOST=USERNAME:PASSWORD".to_owned())
 }
 
 fn switch(text: &str) -> Result<bool, String> {

@@ -116,6 +116,10 @@ pub struct Config {
     pub output_bytes_max: usize,
     /// Other names of images.
     pub image_aliases: BTreeMap<String, Image>,
+    /// Whether anything is fetched for images.
+    pub fetch_images: bool,
+    /// Who to be at which registry: user and password.
+    pub registry_credentials: BTreeMap<String, (String, Secret)>,
     /// Section `network`.
     pub network: NetworkConfig,
     /// Which URLs ports have.

@@ -344,6 +344,18 @@ pub const KEYS: &[Key] = &[
         "Other names of images: the left resolves to the right. A `*` at the end matches any rest. Setting it replaces the default.",
     ),
     key(
+        "images.fetch",
+        Form::Switch,
+        "true",
+        "Whether images that are not on this machine are pulled from their registries, and builds may `ADD` files by URL.",
+    ),
+    key(
+        "images.credentials",
+        Form::Secrets,
+        "",
+        "Who to be at registries, as `HOST=USERNAME:PASSWORD`, e.g. `ghcr.io=me:TOKEN`; Docker Hub is `docker.io`.",
+    ),
+    key(
         "network.pool",
         Form::Text,
         "10.231.0.0/16",

@@ -265,3 +265,24 @@ fn the_document_is_up_to_date() {
         "docs/configuration.md is out of date; run `UPDATE=1 cargo test -p sandboxai-server` and look at the difference"
     );
 }
+
+#[test]
+fn credentials_of_registries_are_read_and_never_shown() {
+    let key = "SANDBOXAI_IMAGES_CREDENTIALS";
+    let given = |text: &str| Sources {
+        environment: environment(&[(key, text)]),
+        ..Sources::default()
+    };
+    let (config, _) = Config::load(&given("ghcr.io=me:to:ken,localhost:5000=you:x")).unwrap();
+    let (username, password) = &config.registry_credentials["ghcr.io"];
+    assert_eq!((username.as_str(), password.reveal()), ("me", "to:ken"));
+    assert!(config.registry_credentials.contains_key("localhost:5000"));
+    let problems = Config::load(&given("ghcr.io=secret"))
+        .unwrap_err()
+        .to_string();
+    assert!(problems.contains("HOST=USERNAME:PASSWORD"), "{problems}");
+    assert!(
+        !problems.contains("secret`") && !problems.contains("\"ghcr"),
+        "{problems}"
+    );
+}

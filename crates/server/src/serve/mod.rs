@@ -135,7 +135,38 @@ async fn start(
 ) -> Result<Control, Failure> {
     let runtime = Embedded::start(runtime_config, spawner).await?;
     let clock = Arc::new(control::SystemClock);
-    Ok(Control::start(control_config(config, store), Arc::new(runtime), clock).await?)
+    let config_of_control = control_config(config, store);
+    let control = Control::start(config_of_control, Arc::new(runtime), clock).await?;
+    Ok(match config.fetch_images {
+        true => control.with_fetch(Arc::new(fetch(config)?)),
+        false => control,
+    })
+}
+
+/// What gets images from registries.
+///
+/// # Errors
+/// When the configured certificates cannot be used.
+pub fn fetch(config: &Config) -> Result<image_pull::HttpFetch, Failure> {
+    let ca_certificates = match &config.ca_certificates {
+        Some(path) => {
+            std::fs::read(path).map_err(Failure::to(format!("cannot read {}", path.display())))?
+        }
+        None => Vec::new(),
+    };
+    let credentials = config.registry_credentials.iter();
+    let credentials = credentials.map(|(host, (username, password))| {
+        let credentials = image_pull::Credentials {
+            username: username.clone(),
+            password: password.reveal().to_owned(),
+        };
+        (host.clone(), credentials)
+    });
+    Ok(image_pull::HttpFetch::new(image_pull::FetchConfig {
+        credentials: credentials.collect(),
+        ca_certificates,
+        ..image_pull::FetchConfig::default()
+    })?)
 }
 
 /// The facades behind the doors that every request passes.

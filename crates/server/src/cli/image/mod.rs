@@ -1,5 +1,7 @@
 //! `sandboxai image`: works on the state folder, without a server.
 
+mod pull;
+
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Read},
@@ -28,7 +30,17 @@ pub(super) struct Image {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the images
-    Ls,
+    Ls {
+        /// Also what builds have kept for the next one
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take an image from its registry
+    Pull {
+        /// Name as in a registry, e.g. debian:12 or ghcr.io/me/app
+        #[arg(value_name = "IMAGE", value_parser = name)]
+        name: ImageName,
+    },
     /// Make an image from a recipe
     Build {
         /// Folder with `image.toml` [default: the recipe of sandboxai/box that this program carries]
@@ -81,7 +93,13 @@ pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure>
     match image.action {
         // Written above: that needs neither root nor a store.
         Action::Recipe { .. } => {}
-        Action::Ls => list(context, &store)?,
+        Action::Ls { all } => list(context, &store, all)?,
+        Action::Pull { name } => {
+            let progress = Steps::new();
+            let made = pull::pull(&config, store, &name, &progress);
+            progress.finish();
+            show(context, &made?)?;
+        }
         Action::Build {
             recipe,
             name,
@@ -147,8 +165,10 @@ fn open(archive: &PathBuf) -> Result<Box<dyn Read>, Failure> {
     Ok(Box::new(file))
 }
 
-fn list(context: &Context, store: &Store) -> Result<(), Failure> {
-    let images = store.list().map_err(failure)?;
+fn list(context: &Context, store: &Store, all: bool) -> Result<(), Failure> {
+    let mut images = store.list().map_err(failure)?;
+    // Unnamed results of build steps are of no use to people.
+    images.retain(|image| all || image.name.is_some() || image.built_from.is_none());
     if context.output.json {
         return context.output.json(&images);
     }
