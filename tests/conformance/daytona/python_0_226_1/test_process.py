@@ -16,6 +16,7 @@ from daytona import (
     LineChart,
     Sandbox,
 )
+from daytona_toolbox_api_client.exceptions import ApiException
 
 
 def test_exec(sandbox: Sandbox) -> None:
@@ -163,8 +164,10 @@ def test_code_run_keeps_no_state(sandbox: Sandbox) -> None:
 
 def test_code_run_timeout(sandbox: Sandbox) -> None:
     started = time.monotonic()
-    with pytest.raises(DaytonaTimeoutError):
+    # This method alone does not turn the answer into an error of the SDK's own.
+    with pytest.raises(ApiException) as raised:
         sandbox.process.code_run("import time\nwhile True: time.sleep(1)", timeout=1)
+    assert raised.value.status == 408
     assert time.monotonic() - started < 5
 
 
