@@ -9,10 +9,7 @@ use control::{Exit, Piece, PieceStream};
 use futures_util::{StreamExt, stream};
 use sandbox::{Error, Result};
 use serde_json::json;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::time::Instant;
 
 use super::{
     prompt::{Prompt, Stage},
@@ -24,103 +21,120 @@ use crate::{
 };
 
 /// How long a shell may take to its first prompt before it is taken for ready;
-/// the SDKs wait for 10 s.
-const PROMPT_TIME_MAX: Duration = Duration::from_secs(9);
+/// some SDKs wait 10 s for the answer to their handshake.
+const PROMPT_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// How long after the mark the prompt may take: it follows at once, unless it is empty.
 const PROMPT_AFTER_MARK_TIME_MAX: Duration = Duration::from_millis(250);
+
+/// The output of a terminal from its beginning, as far as it is kept.
+pub(super) struct Screen {
+    pieces: PieceStream<Piece>,
+    prompt: Prompt,
+    /// What came until the shell was ready.
+    shown: Vec<u8>,
+    /// How it ended, if it did not even get that far.
+    ended: Option<Ended>,
+}
+
+/// How the output of a terminal ended.
+#[derive(Debug)]
+enum Ended {
+    Exited(Exit),
+    Failed(Error),
+}
+
+impl Screen {
+    /// Waits until the shell is at its first prompt. Before the handshake is
+    /// answered: some SDKs give up when the first message does not follow the
+    /// answer within 0.1 s.
+    ///
+    /// # Errors
+    /// When the sandbox or the way to it fails.
+    pub(super) async fn open(target: &Target, process: u64, is_old: bool) -> Result<Self> {
+        let (control, space, name) = (&target.control, target.space(), target.name());
+        let mut screen = Self {
+            pieces: control.process_output(space, name, process, true).await?,
+            prompt: Prompt::new(is_old),
+            shown: Vec::new(),
+            ended: None,
+        };
+        let mut deadline = Instant::now() + PROMPT_TIME_MAX;
+        while screen.prompt.stage() != Stage::Ready {
+            let piece = tokio::time::timeout_at(deadline, screen.pieces.next()).await;
+            match piece.map(told) {
+                Ok(Ok(bytes)) => {
+                    let before = screen.prompt.stage();
+                    screen.shown = screen.prompt.push(&bytes).unwrap_or_default();
+                    if before == Stage::Starting && screen.prompt.stage() == Stage::Due {
+                        deadline = Instant::now() + PROMPT_AFTER_MARK_TIME_MAX;
+                    }
+                }
+                Ok(Err(ended)) => {
+                    screen.ended = Some(ended);
+                    screen.shown = screen.prompt.give_up();
+                }
+                Err(_late) => screen.shown = screen.prompt.give_up(),
+            }
+        }
+        Ok(screen)
+    }
+
+    /// Shows it to a client until the shell ends: says first that it is connected.
+    async fn show(mut self, outgoing: &mut Outgoing) -> std::result::Result<Ended, Gone> {
+        let told_connected = json!({ "type": "control", "status": "connected" });
+        outgoing
+            .send(Message::text(told_connected.to_string()))
+            .await?;
+        show_bytes(outgoing, self.shown).await?;
+        if let Some(ended) = self.ended {
+            return Ok(ended);
+        }
+        let mut pings = ping_times();
+        loop {
+            tokio::select! {
+                piece = self.pieces.next() => match told(piece) {
+                    Ok(bytes) => {
+                        let shown = self.prompt.push(&bytes).unwrap_or_default();
+                        show_bytes(outgoing, shown).await?;
+                    }
+                    Err(ended) => return Ok(ended),
+                },
+                _ = pings.tick() => outgoing.ping().await?,
+            }
+        }
+    }
+}
 
 /// A client's connection to a terminal.
 pub(super) struct Connection {
     pub(super) target: Target,
     pub(super) process: u64,
     pub(super) details: Arc<Details>,
-    /// Whether the shell has been there for longer than one takes to start.
-    pub(super) is_old: bool,
     /// Whether the client understands a message that tells the exit.
     pub(super) wants_exit_message: bool,
 }
 
-/// How the output of a terminal ended.
-enum Ended {
-    Exited(Exit),
-    Failed(Error),
-}
-
 impl Connection {
     /// Serves the client until the shell ends or the client leaves.
-    pub(super) async fn serve(self, mut outgoing: Outgoing, mut incoming: Incoming) {
-        let (ready, is_ready) = watch::channel(false);
+    pub(super) async fn serve(
+        self,
+        screen: Screen,
+        mut outgoing: Outgoing,
+        mut incoming: Incoming,
+    ) {
         let ended = tokio::select! {
-            ended = self.show(&mut outgoing, &ready) => ended,
-            () = self.type_in(&mut incoming, is_ready) => return,
+            ended = screen.show(&mut outgoing) => ended,
+            () = self.type_in(&mut incoming) => return,
         };
-        let Ok(ended) = ended else { return };
-        // Without a last word the client would take it for a lost connection.
-        let _gone = self.finish(ended, outgoing, &mut incoming).await;
-    }
-
-    /// Sends the terminal's output; says that it is connected once the shell is
-    /// at its prompt.
-    async fn show(
-        &self,
-        outgoing: &mut Outgoing,
-        ready: &watch::Sender<bool>,
-    ) -> std::result::Result<Ended, Gone> {
-        let mut pieces = match self.output().await {
-            Ok(pieces) => pieces,
-            Err(error) => return Ok(Ended::Failed(error)),
-        };
-        let mut prompt = Prompt::new(self.is_old);
-        let mut deadline = Instant::now() + PROMPT_TIME_MAX;
-        let mut pings = ping_times();
-        if self.is_old {
-            connected(outgoing, ready, Vec::new()).await?;
-        }
-        loop {
-            let is_connected = *ready.borrow();
-            tokio::select! {
-                piece = pieces.next() => match told(piece) {
-                    Ok(bytes) => {
-                        let was_starting = prompt.stage() == Stage::Starting;
-                        match prompt.push(&bytes) {
-                            Some(shown) if is_connected => show_bytes(outgoing, shown).await?,
-                            Some(shown) => connected(outgoing, ready, shown).await?,
-                            None if was_starting && prompt.stage() == Stage::Due => {
-                                deadline = Instant::now() + PROMPT_AFTER_MARK_TIME_MAX;
-                            }
-                            None => {}
-                        }
-                    }
-                    Err(ended) => {
-                        if !is_connected {
-                            connected(outgoing, ready, prompt.give_up()).await?;
-                        }
-                        return Ok(ended);
-                    }
-                },
-                () = sleep_until(deadline), if !is_connected => {
-                    connected(outgoing, ready, prompt.give_up()).await?;
-                }
-                _ = pings.tick() => outgoing.ping().await?,
-            }
+        if let Ok(ended) = ended {
+            // Who is gone does not hear the last word.
+            let _gone = self.finish(ended, outgoing, &mut incoming).await;
         }
     }
 
-    async fn output(&self) -> Result<PieceStream<Piece>> {
-        let (space, name) = (self.target.space(), self.target.name());
-        let control = &self.target.control;
-        control
-            .process_output(space, name, self.process, true)
-            .await
-    }
-
-    /// Types what the client sends, from the moment the shell is ready, until
-    /// the client leaves.
-    async fn type_in(&self, incoming: &mut Incoming, mut is_ready: watch::Receiver<bool>) {
-        if is_ready.wait_for(|is_ready| *is_ready).await.is_err() {
-            return;
-        }
+    /// Types what the client sends until it leaves.
+    async fn type_in(&self, incoming: &mut Incoming) {
         while let Some(message) = incoming.receive().await {
             let bytes = message.into_data();
             if bytes.is_empty() {
@@ -187,19 +201,6 @@ fn told(piece: Option<Result<Piece>>) -> std::result::Result<Bytes, Ended> {
             Err(Ended::Failed(Error::lost(lost)))
         }
     }
-}
-
-/// Says that the terminal is connected, and shows what came before.
-async fn connected(
-    outgoing: &mut Outgoing,
-    ready: &watch::Sender<bool>,
-    shown: Vec<u8>,
-) -> std::result::Result<(), Gone> {
-    let told = json!({ "type": "control", "status": "connected" });
-    outgoing.send(Message::text(told.to_string())).await?;
-    show_bytes(outgoing, shown).await?;
-    ready.send_replace(true);
-    Ok(())
 }
 
 async fn show_bytes(outgoing: &mut Outgoing, shown: Vec<u8>) -> std::result::Result<(), Gone> {

@@ -32,7 +32,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 pub(crate) use self::registry::Terminals;
-use self::{connection::Connection, registry::Details};
+use self::{
+    connection::{Connection, Screen},
+    registry::Details,
+};
 use super::{or_not_found, user, websocket};
 use crate::{
     Facade,
@@ -137,7 +140,7 @@ pub(super) async fn create_and_connect(
     let upgrade = upgrade.map_err(|rejection| no_websocket(&rejection))?;
     request.envs = envs_of(&headers)?;
     let terminal = start(&facade, &target, request).await?;
-    Ok(open(&facade, target, &terminal, &headers, upgrade))
+    open(&facade, target, &terminal, &headers, upgrade).await
 }
 
 /// `GET /process/pty/{terminal}/connect`.
@@ -150,7 +153,7 @@ pub(super) async fn connect(
 ) -> ApiResult<Response> {
     let upgrade = upgrade.map_err(|rejection| no_websocket(&rejection))?;
     let terminal = find(&target, path).await?;
-    Ok(open(&facade, target, &terminal, &headers, upgrade))
+    open(&facade, target, &terminal, &headers, upgrade).await
 }
 
 /// `GET /process/pty`.
@@ -282,14 +285,16 @@ async fn start(
     Ok(terminal)
 }
 
-/// Opens a client's connection to a terminal.
-fn open(
+/// Opens a client's connection to a terminal, once its shell is at its prompt.
+async fn open(
     facade: &Facade,
     target: Target,
     terminal: &ProcessInfo,
     headers: &HeaderMap,
     upgrade: WebSocketUpgrade,
-) -> Response {
+) -> ApiResult<Response> {
+    let is_old = is_old(terminal, Timestamp::now());
+    let screen = Screen::open(&target, terminal.process, is_old).await?;
     let wants_exit_message =
         websocket::protocols(headers).any(|protocol| protocol.eq_ignore_ascii_case(EXIT_PROTOCOL));
     let connection = Connection {
@@ -297,13 +302,12 @@ fn open(
         details: facade
             .terminals
             .details(&target.sandbox.id, terminal.process),
-        is_old: is_old(terminal, Timestamp::now()),
         wants_exit_message,
         target,
     };
-    websocket::accept(upgrade, headers, |outgoing, incoming| {
-        connection.serve(outgoing, incoming)
-    })
+    Ok(websocket::accept(upgrade, headers, |outgoing, incoming| {
+        connection.serve(screen, outgoing, incoming)
+    }))
 }
 
 /// By the sandbox's clock, which is the host's.
