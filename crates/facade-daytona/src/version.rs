@@ -42,8 +42,7 @@ impl SdkVersion {
             .unwrap_or(Self::NEWEST)
     }
 
-    /// From a text such as `0.226.1`; `None` for what is no version of a release.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         if text.contains("dev") {
             return None;
         }

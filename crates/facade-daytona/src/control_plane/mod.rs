@@ -19,12 +19,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-pub(crate) use self::{
-    asked::Caller,
-    shown::{SandboxDto, Shown, word_of},
-    snapshot::Begun,
-    waiting::{Waiting, WaitingChange},
-};
+pub(crate) use self::{snapshot::Begun, waiting::Waiting};
 use crate::Facade;
 
 /// The routes below `/api` that need a key.

@@ -181,13 +181,16 @@ fn router(control: Control, config: &Config) -> Router {
     );
     let daytona = daytona_config(config, keys.clone());
     let previews = previews(&control, &daytona, config);
-    native
+    let facades = native
         .merge(facade_daytona::router(control, daytona))
         .layer(middleware::from_fn_with_state(
             host::Allowed::new(&config.server.allowed_hosts, keys),
             host::check,
-        ))
-        // Before the check of the host: who knows an address of a preview means it.
+        ));
+    // Before the check of the host, since who knows an address of a preview
+    // means it; and before the choice of a route, since some lead to the toolbox.
+    Router::new()
+        .fallback_service(facades)
         .layer(middleware::from_fn_with_state(previews, preview::serve))
         .layer(middleware::from_fn_with_state(
             forwarded::Trusted::new(&config.server.trusted_proxies),

@@ -12,7 +12,6 @@ use super::{credentials::Access, error};
 use crate::{
     error::{ApiError, ApiResult},
     target::Target,
-    toolbox::process::user,
 };
 
 /// How long a command may take that works on the repository alone.
@@ -123,7 +122,6 @@ impl<'a> Git<'a> {
             command: Command::Argv(argv),
             env: self.env,
             timeout_ms: u64::try_from(self.time_max.as_millis()).ok(),
-            user: user(self.target),
             ..Exec::default()
         };
         let input = self

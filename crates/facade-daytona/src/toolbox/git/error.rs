@@ -87,7 +87,7 @@ const CLASSES: &[Class] = &[
         code: Some("GIT_BRANCH_NOT_FOUND"),
         words: &[
             "remote branch",
-            "error: branch '",
+            "did not match any file(s) known to git",
             "invalid reference",
             "couldn't find remote ref",
             "src refspec",
@@ -213,11 +213,10 @@ mod tests {
                 404,
                 "GIT_BRANCH_NOT_FOUND",
             ),
-            ("error: branch 'x' not found.", 404, "GIT_BRANCH_NOT_FOUND"),
             (
                 "error: pathspec 'x' did not match any file(s) known to git",
-                400,
-                "BAD_REQUEST",
+                404,
+                "GIT_BRANCH_NOT_FOUND",
             ),
             (
                 "fatal: A branch named 'x' already exists.",
