@@ -162,8 +162,18 @@ impl Agent {
                 self.kernels.restart(context)?;
                 done()
             }
+            Request::StartKernel { context, cwd } => {
+                self.kernels.start(context, cwd.as_deref(), connection)?;
+                done()
+            }
+            Request::EndKernel { context } => {
+                self.kernels.end(context)?;
+                done()
+            }
+            Request::Kernels => self.kernels.list(),
             Request::File(request) => file::serve(&self.context, request, connection)?,
-            _ => return Err(crate::failure::invalid("not served").into()),
+            // It ends with the connection joined to another one, not with a reply.
+            Request::ConnectPort { .. } => return Ok(None),
         };
         Ok(Some(reply))
     }
@@ -181,13 +191,18 @@ fn is_short(request: &Request) -> bool {
         | Request::ResizeTty { .. }
         | Request::Signal { .. }
         | Request::InterruptKernel { .. }
-        | Request::RestartKernel { .. } => true,
+        | Request::RestartKernel { .. }
+        | Request::EndKernel { .. }
+        | Request::Kernels => true,
         Request::Exec(_)
         | Request::Start(_)
         | Request::Output { .. }
         | Request::Input { .. }
+        | Request::OpenSession { .. }
+        | Request::RunInSession { .. }
+        | Request::ConnectPort { .. }
         | Request::Cell(_)
+        | Request::StartKernel { .. }
         | Request::File(_) => false,
-        _ => false,
     }
 }

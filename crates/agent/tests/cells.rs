@@ -540,3 +540,59 @@ fn times() {
     let pss = client.prints("!grep -E '^(Rss|Pss|Private_Dirty)' /proc/{os.getpid()}/smaps_rollup");
     println!("kernel:\n{pss}");
 }
+
+#[test]
+fn contexts_are_started_listed_and_ended_by_request() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let start = |context: &str, cwd: Option<&str>| Request::StartKernel {
+        context: context.to_owned(),
+        cwd: cwd.map(str::to_owned),
+    };
+    let end = |context: &str| Request::EndKernel {
+        context: context.to_owned(),
+    };
+    let kernels = |client: &mut Client| match client.ask(&Request::Kernels) {
+        Reply::Kernels { kernels } => kernels,
+        other => panic!("{other:?}"),
+    };
+    let fails = |client: &mut Client, request: &Request| match client.ask(request) {
+        Reply::Failed(failure) => failure.kind,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(kernels(&mut client), []);
+    assert_eq!(client.ask(&start("c", Some("/usr"))), DONE);
+    let listed = kernels(&mut client);
+    assert_eq!(
+        (&*listed[0].context, &*listed[0].cwd, listed[0].alive),
+        ("c", "/usr", true)
+    );
+    assert!(listed[0].started_ms > 1_600_000_000_000);
+    let again = start("c", None);
+    assert_eq!(fails(&mut client, &again), FailureKind::AlreadyExists);
+    let nowhere = start("d", Some("/no/where"));
+    assert_eq!(fails(&mut client, &nowhere), FailureKind::NotFound);
+    assert_eq!(
+        fails(&mut client, &start("a b", None)),
+        FailureKind::InvalidRequest
+    );
+    let ran = client.run(in_context("import os; x = 1; os.getcwd()", "c"));
+    assert_eq!(ran.displays[0].1["text/plain"], "'/usr'");
+    // A running cell ends with its context, and one that waits is not run.
+    let mut busy = agent.connect();
+    busy.start(
+        in_context("print(1)\nimport time; time.sleep(100)", "c"),
+        "1",
+    );
+    let mut waiting = agent.connect();
+    waiting.send(&Request::Cell(in_context("x", "c")));
+    std::thread::park_timeout(Duration::from_millis(200));
+    assert_eq!(client.ask(&end("c")), DONE);
+    assert_eq!(busy.finish().status(), CellStatus::KernelDied);
+    assert_eq!(waiting.finish().failure().kind, FailureKind::NotFound);
+    assert_eq!(kernels(&mut client), []);
+    assert_eq!(fails(&mut client, &end("c")), FailureKind::NotFound);
+    assert_eq!(client.ask(&start("c", None)), DONE);
+    let ran = client.run(in_context("x", "c"));
+    assert_eq!(ran.ended().error_name.as_deref(), Some("NameError"));
+}

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -91,8 +92,8 @@ impl Kernel {
     ///
     /// # Errors
     /// With what is missing in the sandbox, or why it did not start.
-    pub(super) fn start(context: &Context, turn: &Turn) -> Result<Self, Failure> {
-        let mut kernel = Self::spawn(context)?;
+    pub(super) fn start(context: &Context, cwd: &Path, turn: &Turn) -> Result<Self, Failure> {
+        let mut kernel = Self::spawn(context, cwd)?;
         let deadline = Instant::now() + START_TIMEOUT;
         let (mut ready, mut interrupted) = (None, false);
         while ready.is_none() {
@@ -148,7 +149,7 @@ impl Kernel {
         }
     }
 
-    fn spawn(context: &Context) -> Result<Self, Failure> {
+    fn spawn(context: &Context, cwd: &Path) -> Result<Self, Failure> {
         let (channel, theirs) = Channel::pair().map_err(no_descriptors)?;
         let (stdout, stdout_writer) = Output::new().map_err(no_descriptors)?;
         let (stderr, stderr_writer) = Output::new().map_err(no_descriptors)?;
@@ -158,7 +159,7 @@ impl Kernel {
                 .map(Into::into)
                 .into(),
             env: context.env_with(&BTreeMap::new()),
-            cwd: context.workdir.clone(),
+            cwd: cwd.to_owned(),
             stdin: None,
             stdout: Some(stdout_writer),
             stderr: Some(stderr_writer),

@@ -27,6 +27,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -48,10 +49,12 @@ use crate::{
     connection::Connection,
     context::Context,
     failure::{failure, invalid, limit_reached},
+    process::now_ms,
 };
 
 mod channel;
 mod client;
+mod contexts;
 mod execution;
 mod idle;
 mod kernel;
@@ -94,26 +97,46 @@ impl Slots {
         self.all().iter().find(|slot| slot.name == name).cloned()
     }
 
-    /// The context of this name, a new one if need be.
-    fn get_or_add(&self, name: &str) -> Result<Arc<Slot>, Failure> {
+    /// The context of this name, a new one in this directory if need be.
+    fn get_or_add(&self, name: &str, cwd: &Path) -> Result<Arc<Slot>, Failure> {
         let mut slots = self.all();
         if let Some(slot) = slots.iter().find(|slot| slot.name == name) {
             return Ok(Arc::clone(slot));
         }
-        if slots.len() >= CONTEXTS_MAX {
-            // Somebody else who holds one is about to use it.
-            slots.retain(|slot| Arc::strong_count(slot) > 1 || !slot.is_unused());
-        }
-        if slots.len() >= CONTEXTS_MAX {
-            return Err(limit_reached(format!(
-                "there are {CONTEXTS_MAX} contexts with a kernel already; restart one that is not needed any more, or use one of them"
-            )));
-        }
-        let id = slots.last().map_or(0, |slot| slot.id + 1);
-        let slot = Slot::new(id, name);
-        slots.push(Arc::clone(&slot));
-        Ok(slot)
+        add(&mut slots, name, cwd)
     }
+
+    /// A new context.
+    fn add(&self, name: &str, cwd: &Path) -> Result<Arc<Slot>, Failure> {
+        let mut slots = self.all();
+        if slots.iter().any(|slot| slot.name == name) {
+            return Err(failure(
+                FailureKind::AlreadyExists,
+                format!("context {name:?} exists already; end it or use it"),
+            ));
+        }
+        add(&mut slots, name, cwd)
+    }
+
+    fn remove(&self, slot: &Arc<Slot>) {
+        self.all().retain(|other| !Arc::ptr_eq(other, slot));
+    }
+}
+
+fn add(slots: &mut Vec<Arc<Slot>>, name: &str, cwd: &Path) -> Result<Arc<Slot>, Failure> {
+    if slots.len() >= CONTEXTS_MAX {
+        // Somebody else who holds one is about to use it.
+        slots.retain(|slot| Arc::strong_count(slot) > 1 || !slot.is_unused());
+    }
+    if slots.len() >= CONTEXTS_MAX {
+        return Err(limit_reached(format!(
+            "there are {CONTEXTS_MAX} contexts with a kernel already; restart one that is not needed any more, or use one of them"
+        )));
+    }
+    let id = slots.last().map_or(0, |slot| slot.id + 1);
+    let slot = Slot::new(id, name, cwd);
+    slots.push(Arc::clone(&slot));
+    Ok(slot)
 }
 
 impl Kernels {
@@ -132,7 +155,9 @@ impl Kernels {
     /// When the connection cannot be used any more.
     pub(crate) fn run(&self, cell: &Cell, connection: &mut Connection) -> io::Result<()> {
         let entered = validate(cell).and_then(|()| {
-            let slot = self.slots.get_or_add(&cell.context)?;
+            let slot = self
+                .slots
+                .get_or_add(&cell.context, &self.context.workdir)?;
             let entered = slot.enter(connection).map_err(|error| {
                 limit_reached(format!(
                     "the cell cannot wait for its turn: {error}; try again"
@@ -192,10 +217,7 @@ impl Kernels {
     /// The context; the default one exists even before its first cell.
     fn find(&self, context: &str) -> Result<Option<Arc<Slot>>, Failure> {
         match self.slots.by_name(context) {
-            None if context != DEFAULT_CONTEXT => Err(failure(
-                FailureKind::NotFound,
-                format!("there is no context {context:?}; a context begins with its first cell"),
-            )),
+            None if context != DEFAULT_CONTEXT => Err(no_context(context)),
             found => Ok(found),
         }
     }
@@ -208,14 +230,15 @@ impl Kernels {
         connection: &mut Connection,
     ) -> io::Result<()> {
         let mut client = Client::new(connection);
-        let (kernel, lost) = {
+        let (kernel, lost, is_ended) = {
             let mut state = running.state();
-            (state.kernel.take(), state.lost.take())
+            (state.kernel.take(), state.lost.take(), state.is_ended)
         };
         let reply = match (lost, kernel) {
+            _ if is_ended => Reply::Failed(ended_meanwhile(&slot.name)),
             (Some(reason), _) => Reply::CellEnded(lost_before(&reason)),
             (None, Some(kernel)) => self.execute(slot, &running, kernel, cell, &mut client),
-            (None, None) => match Kernel::start(&self.context, &running.turn) {
+            (None, None) => match self.start_kernel(slot, &running) {
                 Ok(kernel) => self.execute(slot, &running, kernel, cell, &mut client),
                 Err(failure) => Reply::Failed(failure),
             },
@@ -223,6 +246,12 @@ impl Kernels {
         // The next cell need not wait until this client has read everything.
         drop(running);
         client.finish(&reply)
+    }
+
+    fn start_kernel(&self, slot: &Slot, running: &Running) -> Result<Kernel, Failure> {
+        let kernel = Kernel::start(&self.context, &slot.cwd, &running.turn)?;
+        running.state().started_ms = now_ms();
+        Ok(kernel)
     }
 
     fn execute(
@@ -245,7 +274,7 @@ impl Kernels {
         let _ = watcher.end(slot.id, &kernel);
         let oom = &self.context.out_of_memory;
         let outcome = Execution::new(&mut kernel, client, &running.turn, oom, cell).run();
-        if !outcome.kernel_died {
+        if !outcome.kernel_died && !running.state().is_ended {
             // Both under the lock, or the watcher might look in vain, and only once.
             let mut state = running.state();
             // Should it fail, output between cells stays in the pipes.
@@ -278,14 +307,32 @@ fn lost_before(reason: &str) -> CellEnd {
     end
 }
 
-fn validate(cell: &Cell) -> Result<(), Failure> {
-    let name = &cell.context;
+fn no_context(context: &str) -> Failure {
+    failure(
+        FailureKind::NotFound,
+        format!("there is no context {context:?}; a context begins with its first cell"),
+    )
+}
+
+fn ended_meanwhile(context: &str) -> Failure {
+    failure(
+        FailureKind::NotFound,
+        format!("context {context:?} was ended meanwhile"),
+    )
+}
+
+fn validate_name(name: &str) -> Result<(), Failure> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > CONTEXT_NAME_BYTES_MAX || !name.bytes().all(is_plain) {
         return Err(invalid(format!(
             "context {name:?}: a name is 1 to {CONTEXT_NAME_BYTES_MAX} letters, digits, dots, dashes or underscores"
         )));
     }
+    Ok(())
+}
+
+fn validate(cell: &Cell) -> Result<(), Failure> {
+    validate_name(&cell.context)?;
     if cell.code.len() > CODE_BYTES_MAX {
         return Err(invalid(format!(
             "code: {} bytes are over the limit of {CODE_BYTES_MAX}; write it to a file and run that with %run",

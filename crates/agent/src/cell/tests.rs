@@ -40,14 +40,17 @@ fn names_and_variables_are_checked() {
 fn contexts_that_hold_nothing_make_room_for_others() {
     let slots = Slots::default();
     let held: Vec<_> = (0..CONTEXTS_MAX)
-        .map(|n| slots.get_or_add(&n.to_string()).unwrap())
+        .map(|n| slots.get_or_add(&n.to_string(), Path::new("/")).unwrap())
         .collect();
-    assert!(Arc::ptr_eq(&held[3], &slots.get_or_add("3").unwrap()));
-    let refused = slots.get_or_add("one more").unwrap_err();
+    assert!(Arc::ptr_eq(
+        &held[3],
+        &slots.get_or_add("3", Path::new("/")).unwrap()
+    ));
+    let refused = slots.get_or_add("one more", Path::new("/")).unwrap_err();
     assert_eq!(refused.kind, FailureKind::LimitReached);
     drop(held);
     let ids: Vec<_> = ["a", "b", "c"]
-        .map(|name| slots.get_or_add(name).unwrap().id)
+        .map(|name| slots.get_or_add(name, Path::new("/")).unwrap().id)
         .into();
     assert!(ids.is_sorted() && ids[0] != ids[1] && ids[1] != ids[2]);
 }

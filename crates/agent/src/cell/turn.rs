@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
@@ -81,6 +82,10 @@ pub(super) struct State {
     pub(super) kernel: Option<Kernel>,
     /// The kernel died between cells, for this reason, and nobody was told yet.
     pub(super) lost: Option<String>,
+    /// When its kernel was started last, milliseconds since the epoch.
+    pub(super) started_ms: u64,
+    /// The context was ended: who still holds it is not to use it.
+    pub(super) is_ended: bool,
 }
 
 /// A context; see the module.
@@ -90,6 +95,8 @@ pub(super) struct Slot {
     pub(super) id: u64,
     /// Its name.
     pub(super) name: String,
+    /// Where its kernels start.
+    pub(super) cwd: PathBuf,
     state: Mutex<State>,
 }
 
@@ -114,10 +121,11 @@ pub(super) struct Running {
 }
 
 impl Slot {
-    pub(super) fn new(id: u64, name: &str) -> Arc<Self> {
+    pub(super) fn new(id: u64, name: &str, cwd: &Path) -> Arc<Self> {
         Arc::new(Self {
             id,
             name: name.to_owned(),
+            cwd: cwd.to_owned(),
             state: Mutex::default(),
         })
     }
