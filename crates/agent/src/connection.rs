@@ -199,6 +199,19 @@ impl Connection {
         }
     }
 
+    /// For work that says nothing for long.
+    ///
+    /// # Errors
+    /// `ConnectionAborted` when the server has closed the stream.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        poll_until(&mut polled, Some(Instant::now()))?;
+        match polled[0].revents().is_empty() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
     /// Waits until more of the input is there.
     ///
     /// # Errors

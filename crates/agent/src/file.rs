@@ -18,9 +18,12 @@ use crate::{
 mod change;
 mod copy;
 mod entry;
+mod grep;
 mod list;
 mod path;
 mod read;
+mod replace;
+mod tree;
 mod write;
 
 pub(crate) use write::write_all;
@@ -46,9 +49,21 @@ pub(crate) fn serve(
         FileRequest::List { path, depth, limit } => {
             list::list(&named(path)?, *depth, *limit, connection)
         }
-        FileRequest::Grep { .. } | FileRequest::Glob { .. } | FileRequest::Replace { .. } => {
-            Err(crate::failure::invalid("not served").into())
-        }
+        FileRequest::Grep {
+            path,
+            pattern,
+            limit,
+        } => grep::grep(&named(path)?, pattern, *limit, connection),
+        FileRequest::Glob {
+            path,
+            pattern,
+            limit,
+        } => list::glob(&named(path)?, pattern, *limit, connection),
+        FileRequest::Replace {
+            paths,
+            pattern,
+            replacement,
+        } => replace::replace(context, paths, pattern, replacement, connection),
         FileRequest::Stat { path } => Ok(entry::stat(&named(path)?)?),
         FileRequest::MakeDirectory { path, mode: bits } => {
             Ok(change::make_directory(&named(path)?, mode(*bits)?)?)

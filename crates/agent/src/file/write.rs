@@ -123,7 +123,7 @@ pub(super) fn temporary_name() -> io::Result<CString> {
 }
 
 /// A file that is to take a name; removed if it never does.
-struct NewFile<'a> {
+pub(super) struct NewFile<'a> {
     place: &'a Place,
     temporary: CString,
     file: OwnedFd,
@@ -131,7 +131,7 @@ struct NewFile<'a> {
 }
 
 impl<'a> NewFile<'a> {
-    fn create(place: &'a Place) -> io::Result<Self> {
+    pub(super) fn create(place: &'a Place) -> io::Result<Self> {
         let temporary = temporary_name()?;
         // Readable too, for the case that it has to be copied.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -145,8 +145,13 @@ impl<'a> NewFile<'a> {
         })
     }
 
+    /// To be written to.
+    pub(super) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
     /// Takes the name, with the owner of what it replaces.
-    fn finish(mut self, mode: Mode, replaced: Option<&Stat>) -> io::Result<()> {
+    pub(super) fn finish(mut self, mode: Mode, replaced: Option<&Stat>) -> io::Result<()> {
         if let Some(stat) = replaced {
             // Where the owner cannot be kept, the file is ours as if newly made.
             let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));

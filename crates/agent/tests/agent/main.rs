@@ -11,5 +11,6 @@ mod files;
 mod hostile;
 mod ports;
 mod processes;
+mod search;
 mod sessions;
 mod terminals;

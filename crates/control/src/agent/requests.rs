@@ -1,12 +1,12 @@
 //! Requests about places, sessions, terminals, kernels and the file system.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use agent_protocol::{FileRequest, KernelInfo, Match, ReplaceOutcome, Reply, Request, SessionInfo};
 use sandbox::Result;
 
 use super::{
-    STALL_TIME_MAX, Session,
+    Session,
     conversation::{Incoming, Input},
 };
 use crate::{DiskUse, Places, ProcessInfo};
@@ -15,6 +15,8 @@ use crate::{DiskUse, Places, ProcessInfo};
 const MATCHES_MAX: u64 = 100_000;
 /// Text in the matches of one search, bytes.
 const MATCHES_BYTES_MAX: usize = 64 << 20;
+/// How long replacing a text in many files may take.
+const REPLACE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Longest path that the kernel takes, bytes.
 const PATH_BYTES_MAX: usize = 4095;
 
@@ -161,7 +163,7 @@ impl Session {
             replacement,
         };
         self.ask(&Request::File(request), Input::none())?;
-        let Reply::Replaced { outcomes } = self.reply(STALL_TIME_MAX).await? else {
+        let Reply::Replaced { outcomes } = self.reply(REPLACE_TIME_MAX).await? else {
             return Err(self
                 .wrong("the answer does not tell what was replaced")
                 .await);
