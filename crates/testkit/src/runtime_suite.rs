@@ -9,7 +9,7 @@
 use std::{fmt, future::Future, time::Duration};
 
 use agent_protocol::{Reply, Request, frame};
-use sandbox::{AgentStream, Error, Found, Id, Kind, Runtime, Spec};
+use sandbox::{AgentStream, Condition, Error, Found, Id, Kind, Runtime, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long one step may take, also on a busy machine.
@@ -81,6 +81,11 @@ async fn found(runtime: &dyn Runtime, id: &Id) -> Outcome<Option<Found>> {
         .await?
         .map_err(SuiteFailure::of("list"))?;
     Ok(all.into_iter().find(|found| found.id == *id))
+}
+
+async fn is_in(runtime: &dyn Runtime, id: &Id, condition: Condition) -> Outcome<bool> {
+    let found = found(runtime, id).await?;
+    Ok(found.is_some_and(|found| found.condition == condition))
 }
 
 async fn make(runtime: &dyn Runtime, spec: &Spec) -> Outcome<Id> {
@@ -168,7 +173,7 @@ async fn a_whole_life(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
         .map_err(SuiteFailure::of("check"))?;
     let id = make(runtime, spec).await?;
     must(
-        found(runtime, &id).await?.is_some_and(|found| found.alive),
+        is_in(runtime, &id, Condition::Alive).await?,
         "a sandbox that was made is listed as alive",
     )?;
     ping(&mut open(runtime, &id).await?).await?;
@@ -235,7 +240,7 @@ async fn pausing(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
         "a paused sandbox does not answer",
     )?;
     must(
-        found(runtime, &id).await?.is_some_and(|found| found.alive),
+        is_in(runtime, &id, Condition::Alive).await?,
         "a paused sandbox is alive",
     )?;
     within("resume", runtime.resume(&id))

@@ -30,7 +30,7 @@ pub(crate) struct Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
-            .field("resident", &self.operation.0)
+            .field("resident", &self.operation.resident)
             .finish_non_exhaustive()
     }
 }
@@ -41,8 +41,21 @@ impl Session {
     /// # Errors
     /// `SandboxLost` when there is no connection to be had.
     pub(crate) async fn open(runtime: &dyn Runtime, resident: &Arc<Resident>) -> Result<Self> {
+        Self::begin(runtime, resident.operate()).await
+    }
+
+    /// Begins an operation of the server's own, which is no activity.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub(crate) async fn visit(runtime: &dyn Runtime, resident: &Arc<Resident>) -> Result<Self> {
+        Self::begin(runtime, resident.visit()).await
+    }
+
+    async fn begin(runtime: &dyn Runtime, operation: Operation) -> Result<Self> {
+        let resident = Arc::clone(&operation.resident);
         let mut session = Self {
-            operation: resident.operate(),
+            operation,
             life: resident.watch(),
             conversation: None,
             input: Input::none(),
@@ -117,7 +130,7 @@ impl Session {
             return;
         };
         if let Some(stream) = conversation.into_idle(&self.input) {
-            self.operation.0.pool.put(stream);
+            self.operation.resident.pool.put(stream);
         }
         self.input = Input::none();
     }
@@ -143,19 +156,22 @@ impl Session {
     fn over(&self) -> Error {
         Error::internal(format!(
             "the operation in sandbox `{}` is over",
-            self.operation.0.name
+            self.operation.resident.name
         ))
     }
 
     /// The error for the world: how the sandbox ended, if that explains it.
     async fn explain(&mut self, error: AgentError) -> Error {
-        let name = &self.operation.0.name;
-        // Of one that is still being made, its owner learns from this error.
-        let is_made = self.life.borrow().state() != State::Creating;
+        let name = &self.operation.resident.name;
+        // Of one that is still being made or started, its owner learns from this error.
+        let is_made = !matches!(
+            self.life.borrow().state(),
+            State::Creating | State::Starting
+        );
         if is_made && let Some(time_max) = error.reason_time_max() {
             let known = tokio::time::timeout(time_max, ending(&mut self.life));
-            if let Ok(reason) = known.await {
-                return self.operation.0.lost(reason.as_ref());
+            if let Ok(life) = known.await {
+                return self.operation.resident.over(&life);
             }
             if self.life.borrow().state() == State::Paused {
                 return Error::conflict(format!(
@@ -174,7 +190,7 @@ impl Session {
             | AgentError::Oversized(_)
             | AgentError::Unexpected(_)
             | AgentError::Silent(_) => {
-                tracing::warn!(sandbox = %self.operation.0.id, %error, "lost an agent");
+                tracing::warn!(sandbox = %self.operation.resident.id, %error, "lost an agent");
                 Error::lost(format!("sandbox `{name}`: {error}")).with_source(error)
             }
         }
