@@ -297,12 +297,16 @@ impl Control {
         })?
     }
 
-    /// What a sandbox uses.
+    /// What a sandbox uses: nothing while it has no processes.
     ///
     /// # Errors
     /// `NotFound`, or what hinders the runtime.
     pub async fn usage(&self, space: &Space, name: &Name) -> Result<Usage> {
         let resident = self.core.registry.find(space, name)?;
+        let life = resident.life();
+        if life.ends_work() && life.reason().is_none() {
+            return Ok(Usage::default());
+        }
         let usage = self.core.runtime.usage(&resident.id);
         self.look("measuring the sandbox", usage).await
     }
