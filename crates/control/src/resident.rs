@@ -241,18 +241,12 @@ impl Resident {
     /// Begins an operation: it counts as activity until it is dropped.
     pub(crate) fn operate(self: &Arc<Self>) -> Operation {
         self.activity.begin();
-        Operation {
-            resident: Arc::clone(self),
-            counts: true,
-        }
+        Operation(Arc::clone(self), Counts(true))
     }
 
     /// Begins something of the server's own, which is no activity.
     pub(crate) fn visit(self: &Arc<Self>) -> Operation {
-        Operation {
-            resident: Arc::clone(self),
-            counts: false,
-        }
+        Operation(Arc::clone(self), Counts(false))
     }
 
     /// Whether work can be done in it now.
@@ -333,15 +327,16 @@ pub(crate) async fn ending(life: &mut watch::Receiver<Life>) -> Life {
 
 /// An operation under way; its begin and its end are activity.
 #[derive(Debug)]
-pub(crate) struct Operation {
-    pub(crate) resident: Arc<Resident>,
-    counts: bool,
-}
+pub(crate) struct Operation(pub(crate) Arc<Resident>, Counts);
+
+/// Whether an operation counts as activity.
+#[derive(Debug)]
+struct Counts(bool);
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        if self.counts {
-            self.resident.activity.end();
+        if self.1.0 {
+            self.0.activity.end();
         }
     }
 }

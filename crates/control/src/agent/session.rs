@@ -30,7 +30,7 @@ pub(crate) struct Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
-            .field("resident", &self.operation.resident)
+            .field("resident", &self.operation.0)
             .finish_non_exhaustive()
     }
 }
@@ -53,7 +53,7 @@ impl Session {
     }
 
     async fn begin(runtime: &dyn Runtime, operation: Operation) -> Result<Self> {
-        let resident = Arc::clone(&operation.resident);
+        let resident = Arc::clone(&operation.0);
         let mut session = Self {
             operation,
             life: resident.watch(),
@@ -130,7 +130,7 @@ impl Session {
             return;
         };
         if let Some(stream) = conversation.into_idle(&self.input) {
-            self.operation.resident.pool.put(stream);
+            self.operation.0.pool.put(stream);
         }
         self.input = Input::none();
     }
@@ -156,13 +156,13 @@ impl Session {
     fn over(&self) -> Error {
         Error::internal(format!(
             "the operation in sandbox `{}` is over",
-            self.operation.resident.name
+            self.operation.0.name
         ))
     }
 
     /// The error for the world: how the sandbox ended, if that explains it.
     async fn explain(&mut self, error: AgentError) -> Error {
-        let name = &self.operation.resident.name;
+        let name = &self.operation.0.name;
         // Of one that is still being made or started, its owner learns from this error.
         let is_made = !matches!(
             self.life.borrow().state(),
@@ -171,7 +171,7 @@ impl Session {
         if is_made && let Some(time_max) = error.reason_time_max() {
             let known = tokio::time::timeout(time_max, ending(&mut self.life));
             if let Ok(life) = known.await {
-                return self.operation.resident.over(&life);
+                return self.operation.0.over(&life);
             }
             if self.life.borrow().state() == State::Paused {
                 return Error::conflict(format!(
@@ -190,7 +190,7 @@ impl Session {
             | AgentError::Oversized(_)
             | AgentError::Unexpected(_)
             | AgentError::Silent(_) => {
-                tracing::warn!(sandbox = %self.operation.resident.id, %error, "lost an agent");
+                tracing::warn!(sandbox = %self.operation.0.id, %error, "lost an agent");
                 Error::lost(format!("sandbox `{name}`: {error}")).with_source(error)
             }
         }
