@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! request ─► answer (id, timing, errors) ─► access ─► control_plane ─► control::Control
-//!                                              └────► toolbox ────────► (work in one sandbox)
+//!                                              ├────► toolbox ────────► (work in one sandbox)
+//!                                              └────► events (changes of state)
 //! ```
 //!
 //! Facts of the protocol are in `docs/protocols/daytona.md`.
@@ -19,12 +20,15 @@ mod answer;
 mod base_url;
 mod control_plane;
 mod error;
+mod events;
 mod extract;
 pub mod preview;
 pub mod preview_url;
 mod request_id;
 mod seal;
 mod target;
+#[cfg(test)]
+mod testing;
 mod timing;
 mod token;
 mod toolbox;
@@ -123,13 +127,17 @@ impl Facade {
 /// All routes of the facade, and JSON answers for other paths below `/api` and
 /// `/toolbox`.
 pub fn router(control: Control, config: FacadeConfig) -> Router {
-    let json_bytes_max = config.json_bytes_max;
-    let facade = Facade::new(control, config);
+    routes(Facade::new(control, config))
+}
+
+fn routes(facade: Facade) -> Router {
+    let json_bytes_max = facade.config.json_bytes_max;
     let control_plane = control_plane::routes()
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(from_fn_with_state(facade.clone(), access::control_plane))
-        .merge(control_plane::open_routes());
+        .merge(control_plane::open_routes())
+        .merge(events::routes());
     let toolbox = toolbox::routes()
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)

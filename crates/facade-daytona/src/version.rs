@@ -42,7 +42,8 @@ impl SdkVersion {
             .unwrap_or(Self::NEWEST)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// From a text such as `0.226.1`; `None` for what is no version of a release.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.contains("dev") {
             return None;
         }

@@ -54,7 +54,12 @@ class Shared:
 def suna_server() -> Iterator[Server]:
     """Our server as an operator of SUNA sets it up: docs/migration-from-daytona.md."""
     running = Server(
-        env={"SANDBOXAI_IMAGES_ALIASES": f"kortix/suna:*={IMAGE}", "SANDBOXAI_SANDBOX_MEMORY": "4GiB"}
+        env={
+            "SANDBOXAI_IMAGES_ALIASES": f"kortix/suna:*={IMAGE}",
+            "SANDBOXAI_SANDBOX_MEMORY": "4GiB",
+            # noVNC opens its WebSocket at the root of the host.
+            "SANDBOXAI_PREVIEW_LINKS": "host",
+        }
     )
     yield running
     running.stop()

@@ -38,6 +38,8 @@ def environment(password: str) -> Dict[str, str]:
 
 
 def client(server_url: str) -> Any:
+    """As SUNA on the same machine: by a name, below which previews get names of their own."""
+    server_url = server_url.replace("127.0.0.1", "localhost")
     return sdk.AsyncDaytona(sdk.DaytonaConfig(api_key="suna", api_url=f"{server_url}/api", target="us"))
 
 
@@ -134,14 +136,15 @@ async def until(what: Callable[[], Any], seconds: float, title: str) -> Any:
 
 
 def websocket_banner(url: str) -> bytes:
-    """The first bytes that a VNC server sends through noVNC's WebSocket at a preview."""
+    """The first bytes that a VNC server sends through noVNC's WebSocket at a preview.
+    The page opens it at the root of the host that it came from."""
     parts = urlsplit(url)
     port = parts.port or 80
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
         key = base64.b64encode(os.urandom(16)).decode()
         connection.sendall(
             (
-                f"GET {parts.path}/websockify HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+                f"GET /websockify HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
                 f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
                 "Sec-WebSocket-Protocol: binary\r\nOrigin: https://suna.example\r\n\r\n"
             ).encode()

@@ -19,7 +19,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-pub(crate) use self::{snapshot::Begun, waiting::Waiting};
+pub(crate) use self::{
+    asked::Caller,
+    shown::{SandboxDto, Shown, word_of},
+    snapshot::Begun,
+    waiting::{Waiting, WaitingChange},
+};
 use crate::Facade;
 
 /// The routes below `/api` that need a key.

@@ -102,11 +102,6 @@ impl Waits {
             Self::Failed(_) => "error",
         }
     }
-
-    /// Whether nothing more will come of it.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self, Self::BuildFailed(_) | Self::Failed(_))
-    }
 }
 
 /// The word for a state. SDKs before 0.170 fail on a word that they do not

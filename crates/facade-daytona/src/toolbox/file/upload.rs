@@ -66,7 +66,7 @@ pub(super) async fn upload_many(target: Target, request: Request) -> ApiResult<R
             _ => match paths.remove(&index) {
                 Some(path) => match write_part(&target, &path, part).await? {
                     Ok(bytes) => uploaded.files.push(UploadedFile { path, bytes }),
-                    Err(error) => uploaded.errors.push(format!("{path}: {}", error.message)),
+                    Err(error) => uploaded.errors.push(told(&path, error.message)),
                 },
                 None => uploaded.errors.push(format!(
                     "files[{index}].file: comes without a files[{index}].path before it"
@@ -87,6 +87,14 @@ pub(super) async fn upload_many(target: Target, request: Request) -> ApiResult<R
         false => StatusCode::BAD_REQUEST,
     };
     Ok((status, Json(uploaded)).into_response())
+}
+
+/// A message that names its file.
+fn told(path: &str, message: String) -> String {
+    match message.contains(path) && !path.is_empty() {
+        true => message,
+        false => format!("{path}: {message}"),
+    }
 }
 
 /// `files[3].path` is the `path` of 3.

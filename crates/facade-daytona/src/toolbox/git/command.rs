@@ -12,6 +12,7 @@ use super::{credentials::Access, error};
 use crate::{
     error::{ApiError, ApiResult},
     target::Target,
+    toolbox::process::user,
 };
 
 /// How long a command may take that works on the repository alone.
@@ -122,6 +123,7 @@ impl<'a> Git<'a> {
             command: Command::Argv(argv),
             env: self.env,
             timeout_ms: u64::try_from(self.time_max.as_millis()).ok(),
+            user: user(self.target),
             ..Exec::default()
         };
         let input = self

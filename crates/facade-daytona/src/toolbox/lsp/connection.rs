@@ -26,6 +26,7 @@ use super::framing::{Decoder, encode};
 use crate::{
     error::{ApiError, ApiResult},
     target::Target,
+    toolbox::process::user,
 };
 
 /// How long a server may take to get ready.
@@ -290,6 +291,7 @@ async fn start_process(target: &Target, argv: Vec<String>, project: &str) -> Api
         cwd: Some(project.to_owned()),
         stdin: true,
         tag: Some(tag.clone()),
+        user: user(target),
         ..Exec::default()
     };
     let control = &target.control;

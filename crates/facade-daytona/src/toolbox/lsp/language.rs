@@ -8,6 +8,7 @@ use control::{Command, End, Exec, collect};
 use crate::{
     error::{ApiError, ApiResult},
     target::Target,
+    toolbox::process::user,
 };
 
 /// How long looking for a program may take.
@@ -84,7 +85,7 @@ impl Language {
             ),
             Self::TypeScript | Self::JavaScript => (
                 "typescript-language-server",
-                "`npm install -g typescript typescript-language-server`",
+                "`npm install -g typescript@5 typescript-language-server`",
             ),
         };
         ApiError::new(
@@ -103,6 +104,7 @@ impl Language {
         let exec = Exec {
             command: Command::Argv(argv),
             timeout_ms: u64::try_from(LOOK_TIME_MAX.as_millis()).ok(),
+            user: user(target),
             ..Exec::default()
         };
         let pieces = target
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_with_its_remedy() {
         let message = Language::JavaScript.missing().message;
-        assert!(message.contains("npm install -g typescript typescript-language-server"));
+        assert!(message.contains("npm install -g typescript@5 typescript-language-server"));
         assert!(
             Language::Python
                 .missing()

@@ -83,7 +83,7 @@ fn interpreter_routes() -> Router<Facade> {
 }
 
 /// The user that commands of this sandbox run as; `None` is root.
-fn user(target: &Target) -> Option<String> {
+pub(super) fn user(target: &Target) -> Option<String> {
     let user = target.sandbox.annotations.get(annotation::USER)?;
     (user != "root").then(|| user.clone())
 }
