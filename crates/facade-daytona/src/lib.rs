@@ -22,6 +22,7 @@ mod control_plane;
 mod error;
 mod events;
 mod extract;
+mod not_served;
 pub mod preview;
 pub mod preview_url;
 mod request_id;
@@ -133,12 +134,14 @@ pub fn router(control: Control, config: FacadeConfig) -> Router {
 fn routes(facade: Facade) -> Router {
     let json_bytes_max = facade.config.json_bytes_max;
     let control_plane = control_plane::routes()
+        .merge(not_served::control_plane())
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(from_fn_with_state(facade.clone(), access::control_plane))
         .merge(control_plane::open_routes())
         .merge(events::routes());
     let toolbox = toolbox::routes()
+        .merge(not_served::toolbox())
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(from_fn_with_state(facade.clone(), access::toolbox));

@@ -32,6 +32,7 @@ pub(crate) async fn control() -> (Control, TempDir) {
         image_aliases: BTreeMap::new(),
     };
     let runtime = Arc::new(FakeRuntime::new());
+    runtime.add_image("sandboxai/box");
     let clock = Arc::new(control::SystemClock);
     let control = Control::start(config, runtime, clock).await.unwrap();
     (control, folder)

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use control::{Create, ImageBuild, ImageInfo, ImageJobState, Sandbox};
-use sandbox::{Id, Kind, Lease, Name, NetworkMode, State as LifeState};
+use sandbox::{Error, Id, Kind, Lease, Name, NetworkMode, State as LifeState};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -173,7 +173,8 @@ async fn ready_image(facade: &Facade, source: &Source) -> ApiResult<Option<Image
                 control.begin_pull(name).await?;
             }
             match tokio::time::timeout(PULL_WAIT, control.image_job_done(name)).await {
-                Ok(image) => Ok(Some(image?)),
+                Ok(Ok(image)) => Ok(Some(image)),
+                Ok(Err(error)) => Err(cannot_pull(name, error)),
                 Err(_) => Ok(None),
             }
         }
@@ -192,6 +193,20 @@ async fn ready_image(facade: &Facade, source: &Source) -> ApiResult<Option<Image
             }
             Ok(None)
         }
+    }
+}
+
+/// For the caller it is the name that is wrong, whatever the registry said.
+fn cannot_pull(name: &str, error: Error) -> ApiError {
+    match error.kind {
+        Kind::Internal => error.into(),
+        Kind::NotFound => {
+            ApiError::not_found(format!("Snapshot {name} not found: {}", error.message))
+        }
+        _ => ApiError::bad_request(format!(
+            "Snapshot {name} is not on this server, and cannot be pulled: {}",
+            error.message
+        )),
     }
 }
 

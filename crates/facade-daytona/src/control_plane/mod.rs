@@ -7,10 +7,11 @@ mod interval;
 mod lifecycle;
 mod links;
 mod list;
-mod not_served;
 mod settings;
 mod shown;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use axum::{
@@ -32,7 +33,6 @@ pub(crate) fn routes() -> Router<Facade> {
     Router::new()
         .merge(sandboxes())
         .merge(snapshots())
-        .merge(not_served::routes())
         .route("/config", get(links::config))
 }
 
