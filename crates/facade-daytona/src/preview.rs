@@ -331,7 +331,7 @@ impl Gate {
             let until = Timestamp::now().as_second() + TOKEN_PASS_SECONDS;
             let pass = Seal::pass(own, visit.port, until, "");
             admitted.cookie = cookie(visit, &admitted.sandbox.id, &pass);
-            if visit.request.method == Method::GET && is_navigation(headers) {
+            if visit.request.method == Method::GET && is_page(headers) {
                 admitted.go_to = Some(without_token(&visit.request.uri));
             }
             return Ok(admitted);
@@ -493,7 +493,20 @@ fn cookie(visit: &Visit<'_>, id: &Id, pass: &Seal) -> Option<HeaderValue> {
     .ok()
 }
 
-fn is_navigation(headers: &HeaderMap) -> bool {
+/// Whether the answer is to be a page. Browsers that came by plain HTTP from
+/// another machine say no more than what they accept.
+pub fn is_page(headers: &HeaderMap) -> bool {
+    let accepts = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    match headers.contains_key(SEC_FETCH_MODE) {
+        true => is_navigation(headers),
+        false => accepts.is_some_and(|accept| accept.contains("text/html")),
+    }
+}
+
+/// Whether a browser says that somebody goes there.
+pub fn is_navigation(headers: &HeaderMap) -> bool {
     headers
         .get(SEC_FETCH_MODE)
         .is_some_and(|mode| mode == "navigate")

@@ -285,6 +285,52 @@ fn only_requests_that_are_meant_for_it_are_served() {
 }
 
 #[test]
+fn a_port_inside_is_previewed() {
+    let server = Server::start("preview", &["--delete-on-shutdown"]);
+    server.ok(&["create", "box"]);
+    let script = "echo hello >/tmp/page; exec /bin/busybox httpd -p 127.0.0.1:8080 -h /tmp";
+    server.ok(&["exec", "box", "--", "sh", "-c", script]);
+    let id = server.uid("box");
+    let get = |host: &str, path: &str, more: &str| {
+        server.raw(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n"
+        ))
+    };
+    // No keys are configured: any opens a private port.
+    let key = "Authorization: Bearer any\r\n";
+    let by_path = format!("/preview/{id}/8080/page");
+    eventually("something listens", || {
+        get("box.example.com", &by_path, key).ends_with("hello\n")
+    });
+    let host = format!("8080-{id}.box.example.com");
+    assert!(get(&host, "/page", key).ends_with("hello\n"));
+    for (host, path, more, status) in [
+        (host.as_str(), "/page", "", "401"),
+        (&host, "/nothing", key, "404"),
+        (&format!("08080-{id}.localhost"), "/page", key, "400"),
+        (&format!("8081-{id}.localhost"), "/page", key, "502"),
+        (&format!("2280-{id}.localhost"), "/work-dir", "", "401"),
+        (&format!("2280-{id}.localhost"), "/work-dir", key, "200"),
+        (
+            &format!("2280-{id}.box.example.com"),
+            "/work-dir",
+            "",
+            "421",
+        ),
+    ] {
+        let answer = get(host, path, more);
+        assert_eq!(
+            answer.split(' ').nth(1),
+            Some(status),
+            "{host}{path} {answer}"
+        );
+    }
+    server.ok(&["rm", "box"]);
+    assert_eq!(get(&host, "/page", key).split(' ').nth(1), Some("404"));
+    server.stop();
+}
+
+#[test]
 fn images_are_listed_and_removed() {
     let state = state_dir();
     let run = |arguments: &[&str]| told(command(state, arguments).output().unwrap());

@@ -65,7 +65,6 @@ fn running(sandbox: &Sandbox) -> Change {
         id: sandbox.id.clone(),
         state: State::Running,
         active_ms: 2000,
-        stopped: None,
         note: note("created"),
     }
 }

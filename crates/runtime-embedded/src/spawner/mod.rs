@@ -11,7 +11,6 @@ mod host;
 mod id_map;
 mod images;
 mod init;
-mod keep;
 mod mounts;
 mod nodes;
 mod probe;
@@ -42,7 +41,6 @@ use crate::{
 };
 use host::Host;
 
-pub(crate) use keep::PACK_DEADLINE;
 pub(crate) use probe::{Probe, probe};
 pub(crate) use teardown::DESTROY_DEADLINE;
 pub(crate) use worker::CREATE_DEADLINE;

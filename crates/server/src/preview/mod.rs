@@ -28,7 +28,7 @@ use axum::{
 };
 use control::Control;
 use facade_daytona::{
-    preview::{Admitted, Denied, Gate, Visit},
+    preview::{Admitted, Denied, Gate, Visit, is_navigation, is_page},
     preview_url::{Links, TOOLBOX_PORT},
 };
 
@@ -37,8 +37,6 @@ use address::{Address, Arrival, Form, NoAddress};
 use refusal::Refusal;
 use slots::Slots;
 
-/// What a browser asks for.
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// What a trusted proxy was asked for.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -102,9 +100,10 @@ pub(crate) async fn serve(
     };
     let asked = Asked { arrival, address };
     if asked.address.port == TOOLBOX_PORT {
+        let headers = request.headers().clone();
         return match toolbox_request(&asked, request) {
             Ok(request) => next.run(request).await,
-            Err(response) => response,
+            Err(refusal) => refusal.into_response(&headers),
         };
     }
     let question = Question::of(&request);
@@ -175,18 +174,15 @@ impl Previews {
     /// that work.
     fn better_url(&self, asked: &Asked, request: &Request) -> Option<String> {
         let Asked { arrival, address } = asked;
-        let is_navigation = request
-            .headers()
-            .get(SEC_FETCH_MODE)
-            .is_some_and(|mode| mode == "navigate");
         let is_get = request.method() == Method::GET || request.method() == Method::HEAD;
-        if address.form != Form::Path || !is_navigation || !is_get {
+        if address.form != Form::Path || !is_page(request.headers()) || !is_get {
             return None;
         }
         let inner = address.inner_with_path();
         let by_host = self
             .links
-            .by_host(&arrival.origin(), &address.key, address.port);
+            .by_host(&arrival.origin(), &address.key, address.port)
+            .filter(|_| is_navigation(request.headers()));
         match by_host {
             Some(url) => Some(format!("{url}{inner}")),
             None if address.inner.starts_with('/') => None,
@@ -305,7 +301,7 @@ fn redirect(url: &str, cookie: Option<HeaderValue>) -> Response {
 
 /// The same request to the toolbox, under the host that has it. The facade
 /// decides who may use it, and all rules for its requests apply.
-fn toolbox_request(asked: &Asked, request: Request) -> Result<Request, Response> {
+fn toolbox_request(asked: &Asked, request: Request) -> Result<Request, Refusal> {
     let Asked { arrival, address } = asked;
     let target = format!("/toolbox/{}{}", address.key, address.inner_with_path());
     let host = match &address.form {
@@ -314,8 +310,8 @@ fn toolbox_request(asked: &Asked, request: Request) -> Result<Request, Response>
     };
     let (mut parts, body) = request.into_parts();
     let (Ok(uri), Ok(host)) = (target.parse(), HeaderValue::from_str(&host)) else {
-        let refusal = Refusal::new(StatusCode::BAD_REQUEST, "The address is not valid.");
-        return Err(refusal.into_response(&parts.headers));
+        let message = "The address is not valid.";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
     };
     parts.uri = uri;
     if parts.headers.contains_key(&FORWARDED_HOST) {
