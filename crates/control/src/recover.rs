@@ -16,6 +16,7 @@ use sandbox::{EndReason, Error, Found, Id, Result, State};
 
 use crate::{
     core::Core,
+    image::build_space,
     lifecycle::Life,
     owner::{Start, own},
     resident::Resident,
@@ -41,6 +42,10 @@ fn fate(stored: &Stored, found: Option<&Found>) -> Life {
     let stop = |reason| Life::Stopping { reason, attempt: 0 };
     if let Some(reason) = &stored.ending {
         return stop(reason.clone());
+    }
+    if stored.sandbox.space == build_space() {
+        // Its build went with its server.
+        return stop(EndReason::Deleted);
     }
     match (stored.sandbox.state, found) {
         (State::Creating, _) => stop(EndReason::FailedToStart(

@@ -64,6 +64,14 @@ impl Images for Embedded {
             .await
     }
 
+    async fn find_built(&self, key: &str) -> Result<Option<FoundImage>> {
+        let request = ImageRequest::FindBuilt {
+            key: key.to_owned(),
+        };
+        let mut found = self.ask_images(request, None, LOOK_DEADLINE).await?;
+        Ok(found.pop())
+    }
+
     async fn remove(&self, image: &Image) -> Result<()> {
         self.forget(image);
         let image = image.to_string();

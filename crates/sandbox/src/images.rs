@@ -57,7 +57,8 @@ pub struct NewImage {
 /// The images of a runtime.
 #[async_trait]
 pub trait Images: Send + Sync {
-    /// All images, by name; unnamed ones last.
+    /// All images, by name; unnamed ones last. Those that only
+    /// [`Images::find_built`] finds are not among them.
     ///
     /// # Errors
     /// When the images cannot be read.
@@ -68,6 +69,12 @@ pub trait Images: Send + Sync {
     /// # Errors
     /// `NotFound` lists what exists.
     async fn find(&self, image: &Image) -> Result<FoundImage>;
+
+    /// The unnamed image that was made under this key, while it is kept.
+    ///
+    /// # Errors
+    /// When the images cannot be read.
+    async fn find_built(&self, key: &str) -> Result<Option<FoundImage>>;
 
     /// Removes the name, and with the last name the image. Sandboxes made from it
     /// run on. A digest removes the image with all its names.

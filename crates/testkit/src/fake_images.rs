@@ -66,11 +66,22 @@ fn full_name(image: &Image) -> Image {
 #[async_trait]
 impl Images for FakeRuntime {
     async fn list(&self) -> Result<Vec<FoundImage>> {
-        Ok(self.with_images(|images| images.images.clone()))
+        Ok(self.with_images(|images| {
+            let all = images.images.iter();
+            let listed = all.filter(|image| image.name.is_some() || image.built_from.is_none());
+            listed.cloned().collect()
+        }))
     }
 
     async fn find(&self, image: &Image) -> Result<FoundImage> {
         self.with_images(|images| images.find(image))
+    }
+
+    async fn find_built(&self, key: &str) -> Result<Option<FoundImage>> {
+        Ok(self.with_images(|images| {
+            let kept = |image: &&FoundImage| image.built_from.as_deref() == Some(key);
+            images.images.iter().find(kept).cloned()
+        }))
     }
 
     async fn remove(&self, image: &Image) -> Result<()> {

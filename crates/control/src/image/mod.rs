@@ -1,6 +1,8 @@
 //! Images, as facades see them: listed, pulled, built from a Dockerfile, made
 //! of a sandbox.
 
+mod build;
+mod dockerfile;
 mod job;
 mod pull;
 
@@ -11,6 +13,7 @@ use sandbox::{Error, Fetch, FoundImage, Image, Images, Kind, Name, NewImage, Res
 
 use crate::{Control, PieceStream, core::Core, request::resolve};
 
+pub(crate) use build::space as build_space;
 use job::Job;
 pub(crate) use job::Jobs;
 
@@ -96,11 +99,7 @@ impl Control {
     /// When the runtime cannot tell.
     pub async fn images(&self) -> Result<Vec<ImageInfo>> {
         let found = self.core.images()?.list().await?;
-        Ok(found
-            .into_iter()
-            .filter(|image| !is_step(image))
-            .map(ImageInfo::from)
-            .collect())
+        Ok(found.into_iter().map(ImageInfo::from).collect())
     }
 
     /// The image that a name stands for: by alias, else a local one of that name.
@@ -172,13 +171,21 @@ impl Control {
         Ok(job.view())
     }
 
-    /// Begins to build an image.
+    /// Begins to build an image. The file of the context is opened at once and
+    /// may be removed afterwards.
     ///
     /// # Errors
     /// `InvalidRequest` naming the line of the Dockerfile; `Conflict` when an image
     /// of that name is just being made.
-    pub async fn begin_build(&self, _build: ImageBuild) -> Result<ImageJob> {
-        Err(not_yet())
+    pub async fn begin_build(&self, build: ImageBuild) -> Result<ImageJob> {
+        let image: Image = build.name.parse()?;
+        let plan = build::Plan::of(build)?;
+        let core = &self.core;
+        let now_ms = core.clock.now_ms();
+        let (job, _) = core.image_jobs.begin(&image, ImageJobKind::Build, now_ms)?;
+        let work = build::build(Arc::clone(core), image, plan, Arc::clone(&job));
+        job::run(core, Arc::clone(&job), work);
+        Ok(job.view())
     }
 
     /// The latest job for an image of this name.
@@ -286,11 +293,6 @@ async fn is_there(images: &dyn Images, image: &Image) -> Result<bool> {
     }
 }
 
-/// Whether an image is only the result of a step of a build, kept for the next one.
-fn is_step(image: &FoundImage) -> bool {
-    image.name.is_none() && image.built_from.is_some()
-}
-
 impl From<FoundImage> for ImageInfo {
     fn from(found: FoundImage) -> Self {
         let config = found.config;
@@ -307,10 +309,6 @@ impl From<FoundImage> for ImageInfo {
             labels: config.labels,
         }
     }
-}
-
-fn not_yet() -> Error {
-    Error::unavailable("not yet")
 }
 
 #[cfg(test)]

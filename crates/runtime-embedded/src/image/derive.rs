@@ -1,7 +1,7 @@
 //! Images made of other images and of sandboxes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -82,6 +82,24 @@ impl Store {
             config(layers, new),
             new.name.as_ref(),
         )
+    }
+
+    /// The unnamed image that was made under this key, if it is still there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn find_built(&self, key: &str) -> Result<Option<ImageRecord>, ImageError> {
+        let named: BTreeSet<String> = self.names()?.into_values().collect();
+        for digest in self.manifests()? {
+            // Another process may remove one meanwhile.
+            let Ok(manifest) = self.manifest(&digest) else {
+                continue;
+            };
+            if manifest.config.recipe.as_deref() == Some(key) && !named.contains(&digest) {
+                return Ok(self.record(None, &digest).ok());
+            }
+        }
+        Ok(None)
     }
 
     /// The layers in these folders of the store. One whose images are all gone

@@ -90,4 +90,6 @@ fn nothing_changed_adds_no_layer() {
     assert_eq!(made.built_from.as_deref(), Some("key"));
     let found = store.resolve(&made.digest.parse().unwrap()).unwrap();
     assert_eq!(found, made);
+    assert_eq!(store.find_built("key").unwrap().as_ref(), Some(&made));
+    assert_eq!(store.find_built("other").unwrap(), None);
 }

@@ -79,6 +79,14 @@ pub struct ImageRecord {
     pub created_ms: i64,
 }
 
+impl ImageRecord {
+    /// Whether it is only the result of a step of a build, kept for the next one.
+    #[must_use]
+    pub fn is_step(&self) -> bool {
+        self.name.is_none() && self.built_from.is_some()
+    }
+}
+
 fn name_as_text<S: Serializer>(name: &Option<Image>, serializer: S) -> Result<S::Ok, S::Error> {
     name.as_ref().map(Image::as_str).serialize(serializer)
 }

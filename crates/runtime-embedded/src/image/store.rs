@@ -277,7 +277,11 @@ impl Store {
         })
     }
 
-    fn record(&self, name: Option<&str>, digest: &str) -> Result<ImageRecord, ImageError> {
+    pub(super) fn record(
+        &self,
+        name: Option<&str>,
+        digest: &str,
+    ) -> Result<ImageRecord, ImageError> {
         let Manifest { config, created_ms } = self.manifest(digest)?;
         let mut layers = Vec::with_capacity(config.layers.len());
         for layer in &config.layers {

@@ -18,6 +18,7 @@ use crate::{
 pub(super) enum ImageJob {
     List,
     Find(Image),
+    FindBuilt(String),
     Remove(Image),
     Import { archive: File, name: Option<Image> },
     Derive(Image, Box<NewImage>),
@@ -30,6 +31,7 @@ impl ImageJob {
         Ok(match request {
             ImageRequest::List => Self::List,
             ImageRequest::Find { image } => Self::Find(image.parse()?),
+            ImageRequest::FindBuilt { key } => Self::FindBuilt(key),
             ImageRequest::Remove { image } => Self::Remove(image.parse()?),
             ImageRequest::Import { name } => Self::Import {
                 archive: attached
@@ -51,7 +53,11 @@ impl ImageJob {
         rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
         let store = Store::open(host.layout.state())?;
         let found = match self {
-            Self::List => store.list().map(|records| records.into_iter().collect()),
+            Self::List => store.list().map(|mut records| {
+                records.retain(|record| !record.is_step());
+                records
+            }),
+            Self::FindBuilt(key) => store.find_built(&key).map(Vec::from_iter),
             Self::Find(image) => store.resolve(&image).map(|record| vec![record]),
             Self::Remove(image) => store.remove(&image).map(|()| Vec::new()),
             Self::Import { mut archive, name } => store

@@ -13,6 +13,9 @@ pub(crate) enum ImageRequest {
     Find {
         image: String,
     },
+    FindBuilt {
+        key: String,
+    },
     Remove {
         image: String,
     },

@@ -85,6 +85,40 @@ pub fn serve(config: &Config, environment: &Environment) -> Result<ExitCode, Fai
     result.map(|()| ExitCode::Ok)
 }
 
+/// Does `work` with sandboxes of its own, all gone at its end, without serving
+/// anybody: for commands that build images. The process stays root.
+///
+/// # Errors
+/// Why that could not be made ready, or what the work says.
+pub fn without_listening<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(Control) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut config = config.clone();
+    config.server.scope = format!("command-{}", sandbox::Id::random()?);
+    config.server.delete_on_shutdown = true;
+    config.server.user = crate::config::User::Root;
+    let scope = Scope::prepare(&config.server)?;
+    let runtime_config = runtime_config(&config);
+    let spawner = Spawner::launch(&runtime_config)
+        .map_err(|error| Failure::from(sandbox::Error::from(error)))?;
+    let store = scope.show(&config.server.run_dir)?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS_MIN)
+        .enable_all()
+        .build()
+        .map_err(Failure::to("cannot start"))?;
+    let result = tokio.block_on(async {
+        let control = start(&config, store, runtime_config, spawner).await?;
+        let result = work(control.clone()).await;
+        control.shutdown(config.server.shutdown_grace).await?;
+        result
+    });
+    tokio.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    scope.remove();
+    result
+}
+
 /// The client to watch, when the server is to end with it.
 fn watch_client(config: &Config) -> Result<Option<ClientWatch>, Failure> {
     if config.server.exit_with_client == Some(true) {

@@ -1,5 +1,7 @@
 //! `sandboxai image`: works on the state folder, without a server.
 
+mod context;
+mod dockerfile;
 mod pull;
 
 use std::{
@@ -41,15 +43,21 @@ enum Action {
         #[arg(value_name = "IMAGE", value_parser = name)]
         name: ImageName,
     },
-    /// Make an image from a recipe
+    /// Make an image from a recipe or a Dockerfile
     Build {
-        /// Folder with `image.toml` [default: the recipe of sandboxai/box that this program carries]
+        /// Folder with `image.toml` or a `Dockerfile` [default: the recipe of sandboxai/box that this program carries]
         #[arg(value_name = "FOLDER")]
         recipe: Option<PathBuf>,
-        /// Name of the image [default: the recipe's]
-        #[arg(long, value_name = "IMAGE", value_parser = name)]
+        /// Name of the image [default: the recipe's; needed for a Dockerfile]
+        #[arg(long, short = 't', value_name = "IMAGE", value_parser = name)]
         name: Option<ImageName>,
-        /// Do not use what earlier builds kept
+        /// The Dockerfile [default: `Dockerfile` in the folder]
+        #[arg(long, short = 'f', value_name = "FILE", requires = "recipe")]
+        file: Option<PathBuf>,
+        /// Value of an `ARG` of the Dockerfile
+        #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = pair)]
+        args: Vec<(String, String)>,
+        /// Do not use what earlier builds of the recipe kept
         #[arg(long)]
         no_cache: bool,
     },
@@ -78,6 +86,21 @@ fn name(text: &str) -> Result<ImageName, String> {
     text.parse().map_err(|error: sandbox::Error| error.message)
 }
 
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write it as NAME=VALUE".to_owned())
+}
+
+/// The Dockerfile that is meant, if one is.
+fn dockerfile_of(folder: Option<&PathBuf>, file: Option<PathBuf>) -> Option<PathBuf> {
+    let folder = folder?;
+    file.or_else(|| {
+        let usual = folder.join("Dockerfile");
+        (!folder.join("image.toml").exists() && usual.exists()).then_some(usual)
+    })
+}
+
 pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure> {
     if let Action::Recipe { folder } = &image.action {
         recipe::write_to(folder)?;
@@ -103,8 +126,27 @@ pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure>
         Action::Build {
             recipe,
             name,
+            file,
+            args,
             no_cache,
         } => {
+            if let Some((folder, file)) =
+                dockerfile_of(recipe.as_ref(), file).and_then(|file| Some((recipe.clone()?, file)))
+            {
+                let name = name.ok_or_else(|| {
+                    Failure::general("an image of a Dockerfile needs a name")
+                        .hint("give one by --name")
+                })?;
+                let request = dockerfile::Request {
+                    folder,
+                    file,
+                    name: name.clone(),
+                    args: args.into_iter().collect(),
+                };
+                dockerfile::build(&config, &request)?;
+                return show(context, &store.resolve(&name).map_err(failure)?)
+                    .map(|()| ExitCode::Ok);
+            }
             let options = BuildOptions {
                 name,
                 ca_certificates: config.ca_certificates,
@@ -168,7 +210,7 @@ fn open(archive: &PathBuf) -> Result<Box<dyn Read>, Failure> {
 fn list(context: &Context, store: &Store, all: bool) -> Result<(), Failure> {
     let mut images = store.list().map_err(failure)?;
     // Unnamed results of build steps are of no use to people.
-    images.retain(|image| all || image.name.is_some() || image.built_from.is_none());
+    images.retain(|image| all || !image.is_step());
     if context.output.json {
         return context.output.json(&images);
     }
