@@ -23,6 +23,9 @@ use crate::{
 /// How long a process may take to read from its standard input.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How long the end of a request may be on its way when the process has ended.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What a person types to end the input at a terminal: Ctrl-D.
 const END_OF_TRANSMISSION: u8 = 4;
 
@@ -126,7 +129,12 @@ fn wait_input(process: &Process, connection: &Connection) -> Result<(), Stop> {
     ];
     poll_until(&mut polled, None)?;
     if polled[0].revents().is_empty() && !polled[1].revents().is_empty() {
-        return Err(has_ended(process));
+        // It may have ended because of what it got: the end of this request is
+        // on its way then, and all went well.
+        poll_until(&mut polled[..1], Some(Instant::now() + END_TIMEOUT))?;
+        if polled[0].revents().is_empty() {
+            return Err(has_ended(process));
+        }
     }
     Ok(())
 }

@@ -238,6 +238,25 @@ fn an_input_request_ends_with_its_process() {
 }
 
 #[test]
+fn input_that_ends_its_process_was_a_success() {
+    let agent = Agent::start();
+    let exec = Exec {
+        stdin: true,
+        ..shell("read line")
+    };
+    let process = start(&agent, exec).process;
+    let mut client = agent.connect();
+    client.send(&Request::Input {
+        process,
+        close: false,
+    });
+    client.send_frame(FrameKind::Input, b"line\n").unwrap();
+    assert!(matches!(output(&agent, process, true).2, Reply::Exited(_)));
+    client.send_frame(FrameKind::InputEnd, b"").unwrap();
+    assert!(matches!(client.receive(), Frame::Reply(Reply::Done { .. })));
+}
+
+#[test]
 fn running_ones_are_limited_and_ended_ones_forgotten() {
     let agent = Agent::start();
     for _ in 0..64 {
