@@ -144,7 +144,8 @@ pub struct Exit {
 pub struct ProcessInfo {
     /// Its id in this API, counted from 1, never reused in a sandbox.
     pub process: u64,
-    /// Its process id inside the sandbox.
+    /// Its process id inside the sandbox; 0 for a command of a session that
+    /// waits for those before it.
     pub pid: u32,
     /// The command as given, shortened.
     pub command: String,
@@ -349,6 +350,76 @@ mod tests {
                 message: "no".into(),
             }),
             r#"{"reply":"failed","kind":"not_found","message":"no"}"#,
+        );
+    }
+
+    #[test]
+    fn the_form_of_newer_replies_is_frozen() {
+        golden(
+            &Reply::Pong {
+                version: 1,
+                workdir: "/w".into(),
+                home: "/h".into(),
+            },
+            r#"{"reply":"pong","version":1,"workdir":"/w","home":"/h"}"#,
+        );
+        golden(&Reply::Connected, r#"{"reply":"connected"}"#);
+        golden(
+            &Reply::Disk {
+                total_bytes: 2,
+                used_bytes: 1,
+            },
+            r#"{"reply":"disk","total_bytes":2,"used_bytes":1}"#,
+        );
+        let process = ProcessInfo {
+            process: 1,
+            pid: 2,
+            command: "c".into(),
+            started_ms: 3,
+            exit: None,
+            tag: Some("t".into()),
+            tty: Some(TtySize { cols: 80, rows: 24 }),
+        };
+        golden(
+            &Reply::Sessions {
+                sessions: vec![SessionInfo {
+                    session: "s".into(),
+                    opened_ms: 4,
+                    commands: vec![process],
+                }],
+            },
+            r#"{"reply":"sessions","sessions":[{"session":"s","opened_ms":4,"commands":[{"process":1,"pid":2,"command":"c","started_ms":3,"exit":null,"tag":"t","tty":{"cols":80,"rows":24}}]}]}"#,
+        );
+        golden(
+            &Reply::Kernels {
+                kernels: vec![KernelInfo {
+                    context: "c".into(),
+                    cwd: "/".into(),
+                    started_ms: 1,
+                    alive: true,
+                }],
+            },
+            r#"{"reply":"kernels","kernels":[{"context":"c","cwd":"/","started_ms":1,"alive":true}]}"#,
+        );
+        golden(
+            &Reply::Matches {
+                matches: vec![Match {
+                    path: "/a".into(),
+                    line: 1,
+                    text: "x".into(),
+                }],
+            },
+            r#"{"reply":"matches","matches":[{"path":"/a","line":1,"text":"x"}]}"#,
+        );
+        golden(
+            &Reply::Replaced {
+                outcomes: vec![ReplaceOutcome {
+                    path: "/a".into(),
+                    replaced: 1,
+                    failure: None,
+                }],
+            },
+            r#"{"reply":"replaced","outcomes":[{"path":"/a","replaced":1}]}"#,
         );
     }
 

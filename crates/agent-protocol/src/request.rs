@@ -50,7 +50,8 @@ pub enum Request {
         env: BTreeMap<String, String>,
     },
     /// Runs a command in the shell of a session, after those before it:
-    /// [`crate::Reply::Started`]. It counts as a background process from there
+    /// [`crate::Reply::Started`], at once and with process id 0 when it has to
+    /// wait for them. Its standard input is open until it is closed. It counts as a background process from there
     /// on: output, input and signals go by its id. A command that replaces the
     /// shell by another program (`exec`) ends when that program does, and the
     /// next command gets a new shell.
@@ -75,6 +76,8 @@ pub enum Request {
         port: u16,
     },
     /// Changes the environment of everything started from now on: [`crate::Reply::Done`].
+    /// The shells of open sessions and running kernels stay as they are, and a
+    /// sandbox that was stopped begins with its first environment again.
     SetEnvironment {
         /// Variables to set.
         #[serde(default)]
@@ -417,6 +420,110 @@ mod tests {
                 signal: Signal::Sigterm,
             },
             r#"{"op":"signal","process":3,"signal":"SIGTERM"}"#,
+        );
+    }
+
+    #[test]
+    fn the_form_of_requests_for_sessions_and_terminals_is_frozen() {
+        let size = TtySize { cols: 80, rows: 24 };
+        let exec = Exec {
+            command: Command::Script("true".into()),
+            tty: Some(size),
+            tag: Some("t".into()),
+            user: Some("u".into()),
+            ..Exec::default()
+        };
+        golden(
+            &Request::Start(exec),
+            r#"{"op":"start","command":{"script":"true"},"env":{},"cwd":null,"timeout_ms":null,"merge_output":false,"stdin":false,"tty":{"cols":80,"rows":24},"tag":"t","user":"u"}"#,
+        );
+        golden(
+            &Request::Output {
+                process: 1,
+                follow: true,
+                skip_kept: true,
+            },
+            r#"{"op":"output","process":1,"follow":true,"skip_kept":true}"#,
+        );
+        golden(
+            &Request::ResizeTty { process: 1, size },
+            r#"{"op":"resize_tty","process":1,"size":{"cols":80,"rows":24}}"#,
+        );
+        golden(
+            &Request::OpenSession {
+                session: "s".into(),
+                cwd: Some("/".into()),
+                env: BTreeMap::from([("A".into(), "1".into())]),
+            },
+            r#"{"op":"open_session","session":"s","cwd":"/","env":{"A":"1"}}"#,
+        );
+        golden(
+            &Request::RunInSession {
+                session: "s".into(),
+                command: "true".into(),
+            },
+            r#"{"op":"run_in_session","session":"s","command":"true"}"#,
+        );
+        golden(&Request::Sessions, r#"{"op":"sessions"}"#);
+        golden(
+            &Request::CloseSession {
+                session: "s".into(),
+            },
+            r#"{"op":"close_session","session":"s"}"#,
+        );
+    }
+
+    #[test]
+    fn the_form_of_requests_for_ports_kernels_and_searches_is_frozen() {
+        golden(
+            &Request::ConnectPort { port: 8080 },
+            r#"{"op":"connect_port","port":8080}"#,
+        );
+        golden(
+            &Request::SetEnvironment {
+                set: BTreeMap::from([("A".into(), "1".into())]),
+                unset: vec!["B".into()],
+            },
+            r#"{"op":"set_environment","set":{"A":"1"},"unset":["B"]}"#,
+        );
+        golden(&Request::Disk, r#"{"op":"disk"}"#);
+        golden(&Request::Kernels, r#"{"op":"kernels"}"#);
+        golden(
+            &Request::StartKernel {
+                context: "c".into(),
+                cwd: None,
+            },
+            r#"{"op":"start_kernel","context":"c","cwd":null}"#,
+        );
+        golden(
+            &Request::EndKernel {
+                context: "c".into(),
+            },
+            r#"{"op":"end_kernel","context":"c"}"#,
+        );
+        golden(
+            &Request::File(FileRequest::Grep {
+                path: "/a".into(),
+                pattern: "x".into(),
+                limit: 9,
+            }),
+            r#"{"op":"file","file":"grep","path":"/a","pattern":"x","limit":9}"#,
+        );
+        golden(
+            &Request::File(FileRequest::Glob {
+                path: "/a".into(),
+                pattern: "*".into(),
+                limit: 9,
+            }),
+            r#"{"op":"file","file":"glob","path":"/a","pattern":"*","limit":9}"#,
+        );
+        golden(
+            &Request::File(FileRequest::Replace {
+                paths: vec!["/a".into()],
+                pattern: "x".into(),
+                replacement: "y".into(),
+            }),
+            r#"{"op":"file","file":"replace","paths":["/a"],"pattern":"x","replacement":"y"}"#,
         );
     }
 

@@ -25,6 +25,7 @@ mod environment;
 mod exec;
 mod failure;
 mod file;
+mod limits;
 mod output;
 mod process;
 mod reaper;
@@ -65,8 +66,10 @@ fn main() -> ExitCode {
     sys::process::frugal_allocator(MAPPED_BYTES_MIN);
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if arguments == [spawn::server::ARGUMENT] {
-        return spawn::server::run();
+    if let [option, descriptors] = arguments.as_slice()
+        && option == spawn::server::ARGUMENT
+    {
+        return spawn::server::run(descriptors.to_str().and_then(|text| text.parse().ok()));
     }
     if let [option, name] = arguments.as_slice()
         && option == relay::ARGUMENT
@@ -113,6 +116,7 @@ fn serve(arguments: Arguments) -> io::Result<()> {
         .map(take)
         .collect::<io::Result<_>>()?;
     let out_of_memory = arguments.out_of_memory.map(take).transpose()?;
+    let descriptors = limits::raise();
     // What else was inherited by mistake goes to nobody.
     let _ = sys::process::close_on_exec_from(3);
     // The image may lack the folder its commands are to run in.
@@ -122,7 +126,7 @@ fn serve(arguments: Arguments) -> io::Result<()> {
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     }
     let context = Arc::new(Context {
-        spawner: Spawner::new(Reaper::start()?, cgroups),
+        spawner: Spawner::new(Reaper::start()?, cgroups, descriptors),
         collector: Collector::new()?,
         kept: Arc::default(),
         out_of_memory: OutOfMemory::new(out_of_memory),

@@ -19,7 +19,7 @@
 //! and a new one is started when it is gone.
 
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     io,
     os::fd::{AsFd, OwnedFd, RawFd},
     path::PathBuf,
@@ -164,6 +164,8 @@ pub(crate) struct Spawner {
     reaper: Arc<Reaper>,
     /// The workload's `cgroup.procs` files.
     cgroups: Vec<OwnedFd>,
+    /// How many files programs may have open; as the agent when absent.
+    descriptors: Option<u64>,
     /// The spawner's process, when there is one.
     server: Mutex<Option<Server>>,
 }
@@ -183,12 +185,18 @@ impl Drop for Server {
 }
 
 impl Spawner {
-    /// A spawner whose programs belong to these cgroups (none: to the agent's own).
+    /// A spawner whose programs belong to these cgroups (none: to the agent's own) and may have so
+    /// many files open.
     /// Its process is started on first use or by [`Spawner::warm_up`].
-    pub(crate) fn new(reaper: Arc<Reaper>, cgroups: Vec<OwnedFd>) -> Self {
+    pub(crate) fn new(
+        reaper: Arc<Reaper>,
+        cgroups: Vec<OwnedFd>,
+        descriptors: Option<u64>,
+    ) -> Self {
         Self {
             reaper,
             cgroups,
+            descriptors,
             server: Mutex::new(None),
         }
     }
@@ -254,7 +262,11 @@ impl Spawner {
             let (socket, theirs) = socket::pair(SPAWN_TIMEOUT)?;
             let cgroups: Vec<_> = self.cgroups.iter().map(AsFd::as_fd).collect();
             let spawning = self.reaper.begin();
-            let pid = sys::process::spawn(&server::program(theirs.as_fd(), &cgroups).borrow())
+            let descriptors = self.descriptors.map_or_else(String::new, |n| n.to_string());
+            let descriptors = CString::new(descriptors)?;
+            let program = server::program(theirs.as_fd(), &cgroups);
+            let arguments = server::arguments(&descriptors);
+            let pid = sys::process::spawn(&program.borrow(&arguments))
                 .map_err(|error| io::Error::other(error.to_string()))?;
             let exit = spawning.register(pid)?;
             let reaper = Arc::clone(&self.reaper);

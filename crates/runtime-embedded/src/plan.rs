@@ -23,8 +23,10 @@ pub(crate) const UIDS_PER_SANDBOX: u32 = 65_536;
 /// Slots per host; the id range of the last one still ends below 2^31.
 pub(crate) const SLOTS_MAX: u32 = 30_000;
 
-/// Memory for the agent, beside the sandbox's own.
-const AGENT_MEMORY_BYTES: u64 = 32 << 20;
+/// Memory for the agent, beside the sandbox's own. Some 2 MiB are used at rest;
+/// a browser with hundreds of slow connections to ports takes tens of them, most
+/// of it in the kernel's buffers.
+const AGENT_MEMORY_BYTES: u64 = 64 << 20;
 /// Processes and threads of the agent.
 const AGENT_PIDS: u32 = 64;
 /// What the kernel subtracts for the agent when it looks for something to kill.

@@ -10,6 +10,7 @@ use std::{
 use sys::process::{Program, SpawnStep, UserIds};
 
 use super::{DEFAULT_PATH, socket, wire};
+use crate::limits;
 
 /// The argument that makes this program the spawner.
 pub(crate) const ARGUMENT: &str = "--spawner";
@@ -40,11 +41,16 @@ pub(super) fn program<'a>(
     }
 }
 
+/// The command line of a spawner whose programs may have so many files open.
+pub(super) fn arguments(descriptors: &CStr) -> [&CStr; 3] {
+    [c"sandboxai-agent", c"--spawner", descriptors]
+}
+
 impl ServerProgram<'_> {
-    pub(super) fn borrow(&self) -> Program<'_> {
+    pub(super) fn borrow<'a>(&'a self, arguments: &'a [&'a CStr]) -> Program<'a> {
         Program {
             candidates: &[c"/proc/self/exe"],
-            arguments: &[c"sandboxai-agent", c"--spawner"],
+            arguments,
             environment: &[],
             directory: Some(c"/"),
             descriptors: &self.descriptors,
@@ -60,7 +66,10 @@ impl ServerProgram<'_> {
 }
 
 /// Serves until the agent is gone.
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(descriptors: Option<u64>) -> ExitCode {
+    if let Some(descriptors) = descriptors {
+        limits::set(descriptors);
+    }
     let serve = || -> io::Result<()> {
         let socket = sys::process::take_inherited(SOCKET)?;
         while let Some((message, descriptors)) = socket::receive(&socket)? {

@@ -265,3 +265,14 @@ fn the_disk_is_measured() {
     };
     assert!(used_bytes > 0 && used_bytes <= total_bytes);
 }
+
+#[test]
+fn programs_may_have_as_many_files_open_as_by_custom() {
+    let agent = Agent::start();
+    let own = std::process::Command::new("sh")
+        .args(["-c", "ulimit -Sn; ulimit -Hn"])
+        .output()
+        .unwrap();
+    let own = String::from_utf8(own.stdout).unwrap();
+    assert_eq!(agent.shell("ulimit -Sn; ulimit -Hn").text(), own);
+}

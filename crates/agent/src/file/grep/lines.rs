@@ -195,7 +195,8 @@ mod tests {
                 .collect();
             prop_assert_eq!(numbers, expected);
             for (line, text_found) in &found {
-                let whole = text.split('\n').nth(*line as usize - 1).unwrap();
+                let index = usize::try_from(*line).unwrap() - 1;
+                let whole = text.split('\n').nth(index).unwrap();
                 // Of a line longer than the buffer only the beginning is kept.
                 prop_assert!(whole.starts_with(text_found.as_str()));
             }
