@@ -1,8 +1,12 @@
 //! The documented part of the protocol that this server does not serve: SDKs
 //! get a status and a text that say so, and what to do instead where there is
-//! something.
+//! something. Lists are empty: there is nothing of the kind.
 
-use axum::{Router, routing::any};
+use axum::{
+    Json, Router,
+    routing::{any, get},
+};
+use serde_json::{Value, json};
 
 use crate::{Facade, error::ApiError};
 
@@ -52,12 +56,17 @@ const OF_TOOLBOXES: [(&str, &str); 2] = [
     ("recordings", "recordings of the screen"),
 ];
 
+/// Below `/api`: what SDKs list.
+const LISTS: [&str; 4] = ["docker-registry", "secret", "volumes", "warm-pools"];
+
 /// The routes below `/api`.
 pub(crate) fn control_plane() -> Router<Facade> {
-    let mut router = parts(&PARTS).route(
-        "/sandbox/ssh-access/validate",
-        any(|| refuse("access by SSH")),
-    );
+    let mut router = parts(&PARTS)
+        .route("/secret/paginated", get(no_page))
+        .route(
+            "/sandbox/ssh-access/validate",
+            any(|| refuse("access by SSH")),
+        );
     for (rest, what) in OF_SANDBOXES {
         let path = format!("/sandbox/{{sandbox}}/{rest}");
         router = router.route(&path, any(move || refuse(what)));
@@ -72,10 +81,22 @@ pub(crate) fn toolbox() -> Router<Facade> {
 
 fn parts(parts: &'static [(&str, &str)]) -> Router<Facade> {
     parts.iter().fold(Router::new(), |router, (first, what)| {
+        let itself = match LISTS.contains(first) {
+            true => get(nothing).fallback(move || refuse(what)),
+            false => any(move || refuse(what)),
+        };
         router
-            .route(&format!("/{first}"), any(move || refuse(what)))
+            .route(&format!("/{first}"), itself)
             .route(&format!("/{first}/{{*rest}}"), any(move || refuse(what)))
     })
+}
+
+async fn nothing() -> Json<Value> {
+    Json(json!([]))
+}
+
+async fn no_page() -> Json<Value> {
+    Json(json!({ "items": [], "total": 0, "nextCursor": null }))
 }
 
 async fn refuse(what: &str) -> ApiError {

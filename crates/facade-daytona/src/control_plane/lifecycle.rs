@@ -112,6 +112,7 @@ pub(crate) async fn resize(
             "give at least one of `cpu`, `memory` and `disk`",
         ));
     }
+    check_grows(&asked, &resize)?;
     let disk = body
         .disk
         .filter(|gib| *gib != shown::disk_gib(&asked.sandbox));
@@ -129,6 +130,24 @@ pub(crate) async fn resize(
             .await?;
     }
     Ok(asked.caller.tell(sandbox))
+}
+
+/// While it runs, a sandbox gets no less than its processes count on.
+fn check_grows(asked: &Asked, resize: &Resize) -> ApiResult<()> {
+    let now = asked.sandbox.spec.limits;
+    let less_memory = resize
+        .memory_bytes
+        .is_some_and(|bytes| bytes < now.memory_bytes);
+    let less_cpu = resize
+        .cpu_millis
+        .is_some_and(|millis| millis < now.cpu_millis);
+    let runs = matches!(asked.sandbox.state, LifeState::Running | LifeState::Paused);
+    match runs && (less_memory || less_cpu) {
+        false => Ok(()),
+        true => Err(ApiError::bad_request(
+            "fields `cpu` and `memory` can only grow while the sandbox runs; stop it to give it less",
+        )),
+    }
 }
 
 /// Disks only grow, and only while nothing uses them.

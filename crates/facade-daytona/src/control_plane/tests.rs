@@ -333,6 +333,8 @@ async fn what_is_not_served_says_so_and_what_is_unknown_too() {
             "{error}"
         );
     }
+    assert_eq!(api.get("/volumes").await.1, json!([]));
+    assert_eq!(api.get("/secret/paginated").await.1["items"], json!([]));
     assert_eq!(api.get("/nowhere").await.0, 404);
     assert_eq!(api.get("/sandbox/one/start").await.0, 405);
 }
