@@ -1,4 +1,4 @@
-//! Sandboxes: create, look, list, pause, resume, delete.
+//! Sandboxes: create, look, list, pause, resume, stop, start, archive, delete.
 
 use axum::{
     Extension, Json,
@@ -14,8 +14,8 @@ use crate::{
     openapi::{ErrorAnswers, JsonErrorAnswers},
     timing::Phases,
     wire::{
-        CreateSandboxRequest, EventBody, EventList, EventsQuery, Health, SandboxBody, SandboxList,
-        SandboxPath, SpacePath, UsageBody, idempotency_key, renamed,
+        CreateSandboxRequest, EventBody, EventList, EventsQuery, Health, ListQuery, SandboxBody,
+        SandboxList, SandboxPath, SpacePath, UsageBody, idempotency_key, renamed,
     },
 };
 
@@ -79,16 +79,22 @@ pub(crate) async fn create_sandbox(
     get,
     path = "/v1/spaces/{space}/sandboxes",
     tag = "sandboxes",
-    params(SpacePath),
+    params(SpacePath, ListQuery),
     responses((status = 200, description = "The oldest first", body = SandboxList), ErrorAnswers)
 )]
 pub(crate) async fn list_sandboxes(
     State(facade): State<Facade>,
     TargetSpace(space): TargetSpace,
+    QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<SandboxList>, ApiError> {
+    let labels = query.labels()?;
     let sandboxes = facade.control.list(&space).await?;
+    let matching = sandboxes.iter().filter(|sandbox| {
+        let mut wanted = labels.iter();
+        wanted.all(|(name, value)| sandbox.labels.get(name) == Some(value))
+    });
     Ok(Json(SandboxList {
-        sandboxes: sandboxes.iter().map(SandboxBody::from).collect(),
+        sandboxes: matching.map(SandboxBody::from).collect(),
     }))
 }
 
@@ -157,6 +163,68 @@ pub(crate) async fn resume_sandbox(
     target: Target,
 ) -> Result<Json<SandboxBody>, ApiError> {
     let sandbox = facade.control.resume(&target.space, &target.name).await?;
+    Ok(Json(SandboxBody::from(&sandbox)))
+}
+
+/// End the processes of a sandbox and keep its files
+///
+/// One whose `delete_after_stop_s` is 0 ends: the answer is then a 404 with its
+/// tombstone.
+#[utoipa::path(
+    post,
+    path = "/v1/spaces/{space}/sandboxes/{name}/stop",
+    tag = "sandboxes",
+    params(SandboxPath),
+    responses((status = 200, description = "The sandbox, stopped", body = SandboxBody), ErrorAnswers)
+)]
+pub(crate) async fn stop_sandbox(
+    State(facade): State<Facade>,
+    target: Target,
+) -> Result<Json<SandboxBody>, ApiError> {
+    let control = &facade.control;
+    let sandbox = control.stop(&target.space, &target.name).await?;
+    if sandbox.tombstone.is_some() {
+        // Says that and why it has ended.
+        control.get(&target.space, &target.name).await?;
+    }
+    Ok(Json(SandboxBody::from(&sandbox)))
+}
+
+/// Start a stopped or archived sandbox with its files
+///
+/// When this returns, the sandbox is ready for work. A paused one is resumed.
+#[utoipa::path(
+    post,
+    path = "/v1/spaces/{space}/sandboxes/{name}/start",
+    tag = "sandboxes",
+    params(SandboxPath),
+    responses((status = 200, description = "The sandbox, running", body = SandboxBody), ErrorAnswers)
+)]
+pub(crate) async fn start_sandbox(
+    State(facade): State<Facade>,
+    target: Target,
+) -> Result<Response, ApiError> {
+    let control = &facade.control;
+    let started = control.start_again(&target.space, &target.name).await?;
+    let body = Json(SandboxBody::from(&started.sandbox));
+    Ok((Extension(Phases(started.steps)), body).into_response())
+}
+
+/// Pack the files of a stopped sandbox, so that they take little space
+///
+/// This returns at once; the state is `archiving`, then `archived`.
+#[utoipa::path(
+    post,
+    path = "/v1/spaces/{space}/sandboxes/{name}/archive",
+    tag = "sandboxes",
+    params(SandboxPath),
+    responses((status = 200, description = "The sandbox, being archived", body = SandboxBody), ErrorAnswers)
+)]
+pub(crate) async fn archive_sandbox(
+    State(facade): State<Facade>,
+    target: Target,
+) -> Result<Json<SandboxBody>, ApiError> {
+    let sandbox = facade.control.archive(&target.space, &target.name).await?;
     Ok(Json(SandboxBody::from(&sandbox)))
 }
 

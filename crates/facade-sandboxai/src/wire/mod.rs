@@ -26,8 +26,8 @@ pub(crate) use process::{
 };
 pub(crate) use result::{DisplayEvent, OutputEvent, RunIPythonCellResult, RunShellCommandResult};
 pub(crate) use sandbox::{
-    CreateSandboxRequest, EventBody, EventList, EventsQuery, Health, SandboxBody, SandboxList,
-    UsageBody, idempotency_key, renamed,
+    CreateSandboxRequest, EventBody, EventList, EventsQuery, Health, ListQuery, SandboxBody,
+    SandboxList, UsageBody, idempotency_key, renamed,
 };
 pub(crate) use tool::{KernelRequest, RunIPythonCellRequest, RunShellCommandRequest};
 

@@ -61,6 +61,16 @@ struct SpecRequest {
     idle_timeout_s: Option<f64>,
     /// End so many seconds after creation.
     lifetime_s: Option<f64>,
+    /// Stop, keeping the files, after so many seconds without a request.
+    stop_after_idle_s: Option<f64>,
+    /// Pause after so many seconds without a request.
+    pause_after_idle_s: Option<f64>,
+    /// Archive so many seconds after it was stopped.
+    archive_after_stop_s: Option<f64>,
+    /// End so many seconds after it was stopped; 0 means that stopping ends it.
+    delete_after_stop_s: Option<f64>,
+    /// Labels to filter by.
+    labels: Option<BTreeMap<String, String>>,
 }
 
 impl CreateSandboxRequest {
@@ -95,6 +105,14 @@ impl CreateSandboxRequest {
                 .map_err(renamed)?,
             idle_timeout: lease("spec.idle_timeout_s", spec.idle_timeout_s)?,
             lifetime_max: lease("spec.lifetime_s", spec.lifetime_s)?,
+            stop_after_idle: lease("spec.stop_after_idle_s", spec.stop_after_idle_s)?,
+            pause_after_idle: lease("spec.pause_after_idle_s", spec.pause_after_idle_s)?,
+            archive_after_stop: lease("spec.archive_after_stop_s", spec.archive_after_stop_s)?,
+            delete_after_stop: match spec.delete_after_stop_s {
+                Some(0.0) => Some(Duration::ZERO),
+                other => lease("spec.delete_after_stop_s", other)?,
+            },
+            labels: spec.labels.unwrap_or_default(),
             idempotency_key,
             ..control::Create::default()
         })
@@ -103,7 +121,7 @@ impl CreateSandboxRequest {
 
 /// The fields of [`control::Create`] in the words of a request, with the unit
 /// where that is another.
-const FIELDS: [(&str, &str, &str); 8] = [
+const FIELDS: [(&str, &str, &str); 12] = [
     ("image", "spec.image", ""),
     ("env", "spec.env", ""),
     ("memory_bytes", "spec.memory_mb", "in bytes, "),
@@ -112,6 +130,10 @@ const FIELDS: [(&str, &str, &str); 8] = [
     ("network", "spec.network", ""),
     ("idle_timeout", "spec.idle_timeout_s", ""),
     ("lifetime_max", "spec.lifetime_s", ""),
+    ("stop_after_idle", "spec.stop_after_idle_s", ""),
+    ("pause_after_idle", "spec.pause_after_idle_s", ""),
+    ("archive_after_stop", "spec.archive_after_stop_s", ""),
+    ("labels", "spec.labels", ""),
 ];
 
 /// The same error, naming the field as the request does.
@@ -212,13 +234,24 @@ struct SpecBody {
     idle_timeout_s: Option<f64>,
     /// It ends so many seconds after creation; null is never.
     lifetime_s: Option<f64>,
+    /// It is stopped after so many seconds without a request; null is never.
+    stop_after_idle_s: Option<f64>,
+    /// It is paused after so many seconds without a request; null is never.
+    pause_after_idle_s: Option<f64>,
+    /// It is archived so many seconds after it was stopped; null is never.
+    archive_after_stop_s: Option<f64>,
+    /// It ends so many seconds after it was stopped; null is never.
+    delete_after_stop_s: Option<f64>,
+    /// Its labels.
+    labels: BTreeMap<String, String>,
 }
 
 /// How a sandbox is.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SandboxStatus)]
 struct StatusBody {
-    /// `creating`, `running`, `paused`, `stopping` or `stopped`.
+    /// `creating`, `running`, `paused`, `stopping`, `stopped`, `starting`,
+    /// `archiving`, `archived` or `restoring`.
     #[schema(example = "running")]
     state: &'static str,
     /// The image that the asked-for name stands for.
@@ -227,6 +260,10 @@ struct StatusBody {
     created_at: String,
     /// When a request to it last began or ended, RFC 3339.
     active_at: String,
+    /// When it was stopped, RFC 3339; null while it has processes.
+    stopped_at: Option<String>,
+    /// Why it was stopped, when nobody had asked for it.
+    fault: Option<String>,
 }
 
 impl From<&control::Sandbox> for SandboxBody {
@@ -246,12 +283,19 @@ impl From<&control::Sandbox> for SandboxBody {
                 network: spec.network.as_str(),
                 idle_timeout_s: seconds(spec.lease.idle_timeout),
                 lifetime_s: seconds(spec.lease.lifetime_max),
+                stop_after_idle_s: seconds(spec.lease.stop_after_idle),
+                pause_after_idle_s: seconds(spec.lease.pause_after_idle),
+                archive_after_stop_s: seconds(spec.lease.archive_after_stop),
+                delete_after_stop_s: seconds(spec.lease.delete_after_stop),
+                labels: sandbox.labels.clone(),
             },
             status: StatusBody {
                 state: sandbox.state.as_str(),
                 image: spec.image.to_string(),
                 created_at: time_of_day(sandbox.created_ms),
                 active_at: time_of_day(sandbox.active_ms),
+                stopped_at: sandbox.stopped.as_ref().map(|stop| time_of_day(stop.at_ms)),
+                fault: sandbox.stopped.as_ref().and_then(|stop| stop.fault.clone()),
             },
         }
     }
@@ -286,6 +330,32 @@ impl From<sandbox::Usage> for UsageBody {
             pids: usage.pids,
             oom_kills: usage.oom_kills,
         }
+    }
+}
+
+/// Which sandboxes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// Only sandboxes with all of these labels, as `name=value,name=value`.
+    labels: Option<String>,
+}
+
+impl ListQuery {
+    /// The labels that are wanted.
+    pub(crate) fn labels(&self) -> Result<BTreeMap<String, String>, ApiError> {
+        let pairs = self.labels.iter().flat_map(|labels| labels.split(','));
+        let pairs = pairs.filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| match pair.split_once('=') {
+                Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+                None => Err(ApiError::field(
+                    "labels",
+                    format_args!("{pair:?} is no label; use the form name=value,name=value"),
+                )),
+            })
+            .collect()
     }
 }
 

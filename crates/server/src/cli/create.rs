@@ -49,6 +49,12 @@ pub(super) struct Spec {
     /// End it so long after its creation, e.g. 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     lifetime: Option<Duration>,
+    /// Stop it, keeping its files, after so long without a request
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    stop_after_idle: Option<Duration>,
+    /// Label to find it by
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::variable)]
+    labels: Vec<(String, String)>,
 }
 
 fn network(text: &str) -> Result<NetworkMode, String> {
@@ -68,6 +74,8 @@ impl Spec {
             "pids": self.pids,
             "idle_timeout_s": seconds(self.idle_timeout),
             "lifetime_s": seconds(self.lifetime),
+            "stop_after_idle_s": seconds(self.stop_after_idle),
+            "labels": super::variables(&self.labels),
         })
     }
 }

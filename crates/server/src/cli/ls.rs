@@ -8,10 +8,24 @@ use crate::{exit_code::ExitCode, failure::Failure};
 
 /// Arguments of `ls`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Ls {}
+pub(super) struct Ls {
+    /// Only those with this label; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::variable)]
+    labels: Vec<(String, String)>,
+}
 
-pub(super) async fn main(context: &Context) -> Result<ExitCode, Failure> {
-    let answer = context.client()?.sandboxes().get().await?;
+pub(super) async fn main(context: &Context, ls: &Ls) -> Result<ExitCode, Failure> {
+    let client = context.client()?;
+    let labels: Vec<String> = ls
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mut target = client.sandboxes();
+    if !labels.is_empty() {
+        target = target.query("labels", labels.join(","));
+    }
+    let answer = target.get().await?;
     let sandboxes = &answer["sandboxes"];
     if context.output.json {
         context.output.json(sandboxes)?;

@@ -20,6 +20,7 @@ mod serve;
 mod signal;
 mod sse;
 mod stdin;
+mod stop;
 mod stream;
 mod version;
 
@@ -81,6 +82,10 @@ enum Command {
     Cp(cp::Cp),
     /// Show what happened to a sandbox, and the output of its background processes
     Logs(logs::Logs),
+    /// End the processes of sandboxes and keep their files
+    Stop(stop::Names),
+    /// Start stopped sandboxes again
+    Start(stop::Names),
     /// Delete sandboxes
     Rm(rm::Rm),
     /// Make, import, list and remove images
@@ -158,11 +163,13 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve::main(context, &serve),
         Command::Run(run) => own(block_on(run::main(context, run))),
         Command::Create(create) => block_on(create::main(context, &create)),
-        Command::Ls(_) => block_on(ls::main(context)),
+        Command::Ls(ls) => block_on(ls::main(context, &ls)),
         Command::Exec(exec) => own(block_on(exec::main(context, exec))),
         Command::Cell(cell) => block_on(cell::main(context, cell)),
         Command::Cp(cp) => block_on(cp::main(context, &cp)),
         Command::Logs(logs) => block_on(logs::main(context, &logs)),
+        Command::Stop(names) => block_on(stop::stop(context, &names)),
+        Command::Start(names) => block_on(stop::start(context, &names)),
         Command::Rm(rm) => block_on(rm::main(context, &rm)),
         Command::Image(image) => image::main(context, image),
         Command::Doctor(doctor) => doctor::main(context, &doctor),
