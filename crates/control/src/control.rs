@@ -9,14 +9,14 @@ use sandbox::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    Clock, Config, Create, CreatedSandbox, EventRecord, Sandbox,
+    Clock, Config, Create, CreatedSandbox, EventRecord, Sandbox, activity,
     core::Core,
-    lifecycle::Life,
+    lifecycle::{Life, Wanted},
     owner::{Start, own},
     recover,
     registry::{KeyUse, closed},
     request::{self, Plan},
-    resident::{Ask, Resident, Wanted},
+    resident::{Ask, Resident},
     store::Store,
 };
 
@@ -78,6 +78,8 @@ impl Control {
     pub(crate) async fn recovered(core: Arc<Core>, memory: crate::store::Memory) -> Result<Self> {
         recover::recover(&core, memory).await?;
         core.tasks.spawn(recover::keep_tidy(Arc::clone(&core)));
+        core.tasks
+            .spawn(activity::keep_recording(Arc::clone(&core)));
         Ok(Self { core })
     }
 
@@ -150,7 +152,7 @@ impl Control {
             name: sandbox.name.clone(),
             created_ms: now_ms,
         });
-        let (resident, mailbox) = Resident::new(sandbox.clone(), Life::Creating, Duration::ZERO);
+        let (resident, mailbox) = Resident::new(sandbox.clone(), Life::Creating, now_ms);
         let sandboxes_max = core.config.sandboxes_max;
         if let Some(earlier) = core
             .registry
@@ -253,7 +255,7 @@ impl Control {
     /// # Errors
     /// As [`Control::pause`].
     pub async fn resume(&self, space: &Space, name: &Name) -> Result<Sandbox> {
-        self.bring(space, name, Wanted::Running).await
+        self.bring(space, name, Wanted::Resumed).await
     }
 
     async fn bring(&self, space: &Space, name: &Name, wanted: Wanted) -> Result<Sandbox> {
@@ -263,32 +265,48 @@ impl Control {
                 "sandboxes cannot be paused on this host: {why}"
             )));
         }
-        let operation = resident.operate();
+        self.wish(&resident, wanted, PAUSE_TIME_MAX).await?;
+        Ok(resident.view(&*self.core.clock))
+    }
+
+    /// Asks the owner for something and waits until it is so.
+    pub(crate) async fn wish(
+        &self,
+        resident: &Arc<Resident>,
+        wanted: Wanted,
+        time_max: Duration,
+    ) -> Result<()> {
+        let _operation = resident.operate();
         let (answer, answered) = oneshot::channel();
         let ask = async {
-            // Either end fails only when the owner has ended, and with it the sandbox.
-            let lost = || resident.lost(resident.life().reason());
+            // Either end fails only when the owner has ended, and with it the
+            // sandbox, or the server.
+            let lost = || match self.core.registry.is_closed() {
+                true => closed(),
+                false => resident.lost(resident.life().reason()),
+            };
             let sent = resident.mailbox.send(Ask { wanted, answer }).await;
             sent.map_err(|_| lost())?;
             answered.await.map_err(|_| lost())?
         };
-        tokio::time::timeout(PAUSE_TIME_MAX, ask)
-            .await
-            .map_err(|_| {
-                Error::timeout(format!(
-                    "sandbox `{name}` did not change within {PAUSE_TIME_MAX:?}"
-                ))
-            })??;
-        drop(operation);
-        Ok(resident.view(&*self.core.clock))
+        tokio::time::timeout(time_max, ask).await.map_err(|_| {
+            Error::timeout(format!(
+                "sandbox `{}` did not change within {time_max:?}",
+                resident.name
+            ))
+        })?
     }
 
-    /// What a sandbox uses.
+    /// What a sandbox uses: nothing while it has no processes.
     ///
     /// # Errors
     /// `NotFound`, or what hinders the runtime.
     pub async fn usage(&self, space: &Space, name: &Name) -> Result<Usage> {
         let resident = self.core.registry.find(space, name)?;
+        let life = resident.life();
+        if life.ends_work() && life.reason().is_none() {
+            return Ok(Usage::default());
+        }
         let usage = self.core.runtime.usage(&resident.id);
         self.look("measuring the sandbox", usage).await
     }
@@ -338,7 +356,7 @@ impl Control {
         }
         for resident in &residents {
             let settled = async {
-                let life = resident.settled().await;
+                let life = resident.rested().await;
                 if life.reason().is_some() || core.config.delete_on_shutdown {
                     resident.gone().await;
                 }
@@ -347,6 +365,7 @@ impl Control {
                 late += 1;
             }
         }
+        activity::record(core).await;
         core.closing.send_replace(true);
         core.tasks.close();
         if tokio::time::timeout(CLOSE_TIME_MAX, core.tasks.wait())
@@ -365,7 +384,11 @@ impl Control {
     }
 
     /// Waits for a look of the runtime at something.
-    async fn look<T>(&self, what: &str, look: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn look<T>(
+        &self,
+        what: &str,
+        look: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         tokio::time::timeout(LOOK_TIME_MAX, look)
             .await
             .map_err(|_| Error::timeout(format!("{what} took longer than {LOOK_TIME_MAX:?}")))?

@@ -7,7 +7,7 @@
 //! becomes less (paused, removed) and after it when it becomes more (running).
 
 use std::{
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -130,23 +130,32 @@ async fn how_it_ended(core: &Core, resident: &Resident, error: Error) -> Error {
     }
 }
 
-fn moved(core: &Core, resident: &Resident, state: State, event: &'static str) -> Change {
-    let now_ms = core.clock.now_ms();
+/// That a sandbox came into another state, as the store is told.
+pub(crate) fn moved(core: &Core, resident: &Resident, state: State, event: &'static str) -> Change {
+    let stopped = match state {
+        State::Creating | State::Running | State::Paused => None,
+        _ => resident.details().stopped.clone(),
+    };
     Change::Moved {
         id: resident.id.clone(),
         state,
-        active_ms: now_ms,
+        active_ms: resident.active_ms(&*core.clock),
         note: Note {
-            at_ms: now_ms,
+            at_ms: core.clock.now_ms(),
             event,
-            detail: None,
+            detail: stopped.as_ref().and_then(|stop| stop.fault.clone()),
         },
+        stopped,
     }
 }
 
 /// Asks a sandbox that outlived the last server whether it is there.
 pub(crate) async fn greet(core: Arc<Core>, resident: Arc<Resident>) -> Finished {
-    match ping(&core, &resident).await {
+    let answered = async {
+        let session = Session::visit(&*core.runtime, &resident).await?;
+        session.ping().await
+    };
+    match answered.await {
         Ok(()) => {
             let back = moved(&core, &resident, State::Running, "adopted");
             core.store.submit(back).await;
@@ -182,6 +191,99 @@ pub(crate) async fn thaw(core: Arc<Core>, resident: Arc<Resident>) -> Finished {
             (Event::Thawed, None)
         }
         Err(error) => (Event::ThawFailed, Some(error)),
+    }
+}
+
+/// Ends the processes of the sandbox and keeps its files.
+pub(crate) async fn halt(core: Arc<Core>, resident: Arc<Resident>, attempt: u32) -> Finished {
+    let id = &resident.id;
+    if attempt > 0 {
+        tokio::time::sleep(destroy_delay(attempt)).await;
+    } else {
+        // Recorded first: if the server ends now, the next one goes on with it.
+        let stopping = moved(&core, &resident, State::Stopping, "stopping");
+        core.store.submit(stopping).await;
+    }
+    match core.runtime.stop(id).await {
+        Ok(()) => (Event::Halted, None),
+        Err(error) => {
+            tracing::error!(
+                sandbox = %id, attempt, %error,
+                cause = error.source.as_ref().map(tracing::field::display),
+                "a sandbox could not be stopped"
+            );
+            (Event::HaltFailed, Some(error))
+        }
+    }
+}
+
+/// Starts a stopped sandbox, until its agent has answered and that is recorded.
+pub(crate) async fn start(core: Arc<Core>, resident: Arc<Resident>) -> Finished {
+    match try_start(&core, &resident).await {
+        Ok(steps) => {
+            *resident
+                .start_steps
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = steps;
+            (Event::Started, None)
+        }
+        Err(error) => {
+            tracing::warn!(
+                sandbox = %resident.id, name = %resident.name, %error,
+                cause = error.source.as_ref().map(tracing::field::display),
+                "a sandbox could not be started again"
+            );
+            (Event::StartFailed(error.message.clone()), Some(error))
+        }
+    }
+}
+
+async fn try_start(core: &Core, resident: &Arc<Resident>) -> Result<Vec<StepTime>> {
+    let mut steps = Steps::begin();
+    let _turn = core.creations.acquire().await;
+    // Limits that are changed now count from the next start on.
+    let _settled = resident.changing.lock().await;
+    steps.end("queue");
+    // Recorded first: half-started, the next server makes it stopped again.
+    let starting = moved(core, resident, State::Starting, "starting");
+    core.store.write(starting).await?;
+    steps.end("record");
+    let spec = resident.details().spec.clone();
+    let started = core.runtime.start(&resident.id, &spec).await?;
+    steps.add(started.steps);
+    if let Err(error) = ping(core, resident).await {
+        return Err(how_it_ended(core, resident, error).await);
+    }
+    steps.end("agent");
+    let running = moved(core, resident, State::Running, "started");
+    core.store.write(running).await?;
+    steps.end("commit");
+    Ok(steps.steps)
+}
+
+/// Packs the files of a stopped sandbox.
+pub(crate) async fn pack(core: Arc<Core>, resident: Arc<Resident>) -> Finished {
+    let archiving = moved(&core, &resident, State::Archiving, "archiving");
+    core.store.submit(archiving).await;
+    match core.runtime.archive(&resident.id).await {
+        Ok(()) => (Event::Packed, None),
+        Err(error) => {
+            tracing::warn!(sandbox = %resident.id, %error, "a sandbox could not be archived");
+            (Event::PackFailed, Some(error))
+        }
+    }
+}
+
+/// Unpacks the files of an archived sandbox.
+pub(crate) async fn unpack(core: Arc<Core>, resident: Arc<Resident>) -> Finished {
+    let restoring = moved(&core, &resident, State::Restoring, "restoring");
+    core.store.submit(restoring).await;
+    match core.runtime.restore(&resident.id).await {
+        Ok(()) => (Event::Unpacked, None),
+        Err(error) => {
+            tracing::warn!(sandbox = %resident.id, %error, "a sandbox could not be restored");
+            (Event::UnpackFailed, Some(error))
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! What must survive the server is in one SQLite file (`store`), and is brought
 //! together with what the runtime still has when the next one starts (`recover`).
 
+mod activity;
 mod agent;
 mod api;
 mod change;

@@ -13,34 +13,56 @@
 //!                        │               ▼       │      │
 //!                        │              Paused ──┘      │
 //!                        │               │              │
-//!                        │   EndAsked, ProcessEnded     │
-//!                        ▼   in any state ▼             ▼
-//!                    Stopping(reason, attempt) ◄────────┘
-//!                        │      ▲ │
-//!                        │      └─┘ DestroyFailed, deadline: again, later
+//!                        │     EndAsked in any state,   │
+//!                        ▼     ProcessEnded             ▼
+//!                    Ending(reason, attempt) ◄──────────┘
+//!                        │    ▲ │
+//!                        │    └─┘ DestroyFailed, deadline: again, later
 //!                        ▼
 //!                    Ended(reason)       final
+//!
+//!     Running, Paused and what is between them
+//!        │  StopAsked; if its files are kept also ProcessEnded, NotAnswered
+//!        ▼
+//!     Stopping(fault, attempt) ◄──StartFailed, StopAsked, deadline──┐
+//!        │    ▲ │                                                   │
+//!        │    └─┘ HaltFailed, deadline: again, later                │
+//!        ▼                                                          │
+//!     Stopped ──────────────StartAsked────────────────────────► Starting
+//!        │  ▲                                                       │ ▲
+//!        │  └──Unpacked── Restoring(to stay) ◄─PackFailed, deadline │ │Started
+//!        │ArchiveAsked                          │                   ▼ │: Running
+//!        ▼                                      │                     │
+//!     Archiving ────────────────────────────────┘                     │Unpacked
+//!        │Packed │StartAsked                                          │
+//!        ▼       └────────────────────────────────┐                   │
+//!     Archived ──────────StartAsked───────────► Restoring(to start) ──┘
 //! ```
 //!
 //! Not drawn: a failed `Pausing` is undone by `Resuming`, a failed `Resuming`
-//! stays `Paused`.
+//! stays `Paused`, a failed `Restoring` is `Archived` (again).
 //!
 //! Here is no I/O, no clock and no lock. Every state that waits for something
 //! has a deadline, so that no sandbox is ever stuck in it. After the last
 //! attempt to remove a sandbox it counts as ended all the same; the sweep in
-//! [`crate::recover`] then goes on removing what is left of it.
+//! [`crate::recover`] then goes on removing what is left of it. After the last
+//! attempt to stop one it counts as stopped; the next start or removal cleans up.
 
 use std::time::Duration;
 
 use sandbox::{EndReason, State};
 
+use crate::lease::Phase;
+
 /// How long freezing and thawing may take.
 const FREEZE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long an adopted sandbox may take to say that it is there.
 const ADOPT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long one attempt to remove a sandbox may take, its delay not counted.
+/// How long one attempt to stop or to remove a sandbox may take, its delay not counted.
 const DESTROY_TIME_MAX: Duration = Duration::from_secs(30);
-/// Attempts to remove a sandbox before it is left to the sweep.
+/// How long packing or unpacking the files of a sandbox may take.
+pub(crate) const PACK_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// Attempts to remove a sandbox before it is left to the sweep, and to stop one.
 pub(crate) const DESTROY_ATTEMPTS: u32 = 6;
 /// Delay of the second attempt; each further one waits four times as long.
 const DESTROY_DELAY: Duration = Duration::from_millis(100);
@@ -60,8 +82,28 @@ pub(crate) enum Life {
     Paused,
     /// Being thawed.
     Resuming,
-    /// Being removed.
+    /// Its processes are being ended, its files kept.
     Stopping {
+        /// What went wrong, when nobody asked for it.
+        fault: Option<String>,
+        /// Counted from 0.
+        attempt: u32,
+    },
+    /// Without processes; its files are kept.
+    Stopped,
+    /// Being started on its kept files.
+    Starting,
+    /// Its files are being packed.
+    Archiving,
+    /// Its files are packed.
+    Archived,
+    /// Its files are being unpacked.
+    Restoring {
+        /// Whether it is started then.
+        start: bool,
+    },
+    /// Being removed.
+    Ending {
         /// Why.
         reason: EndReason,
         /// Counted from 0.
@@ -75,13 +117,28 @@ pub(crate) enum Life {
 }
 
 impl Life {
+    /// The first attempt to stop it.
+    pub(crate) fn stopping(fault: Option<String>) -> Self {
+        Self::Stopping { fault, attempt: 0 }
+    }
+
+    /// The first attempt to remove it.
+    pub(crate) fn ending(reason: EndReason) -> Self {
+        Self::Ending { reason, attempt: 0 }
+    }
+
     /// The state as the world sees it.
     pub(crate) fn state(&self) -> State {
         match self {
             Self::Creating => State::Creating,
             Self::Adopting | Self::Running | Self::Pausing => State::Running,
             Self::Paused | Self::Resuming => State::Paused,
-            Self::Stopping { .. } => State::Stopping,
+            Self::Stopping { .. } | Self::Ending { .. } => State::Stopping,
+            Self::Stopped => State::Stopped,
+            Self::Starting => State::Starting,
+            Self::Archiving => State::Archiving,
+            Self::Archived => State::Archived,
+            Self::Restoring { .. } => State::Restoring,
             Self::Ended { reason } => final_state(reason),
         }
     }
@@ -89,7 +146,7 @@ impl Life {
     /// Why it ends or has ended, if it does.
     pub(crate) fn reason(&self) -> Option<&EndReason> {
         match self {
-            Self::Stopping { reason, .. } | Self::Ended { reason } => Some(reason),
+            Self::Ending { reason, .. } | Self::Ended { reason } => Some(reason),
             _ => None,
         }
     }
@@ -102,25 +159,61 @@ impl Life {
     /// How long it may stay like this; `None` when it may stay for ever.
     pub(crate) fn time_max(&self, create_timeout: Duration) -> Option<Duration> {
         match self {
-            Self::Creating => Some(create_timeout),
+            Self::Creating | Self::Starting => Some(create_timeout),
             Self::Adopting => Some(ADOPT_TIME_MAX),
             Self::Pausing | Self::Resuming => Some(FREEZE_TIME_MAX),
-            Self::Stopping { attempt, .. } => Some(destroy_delay(*attempt) + DESTROY_TIME_MAX),
-            Self::Running | Self::Paused | Self::Ended { .. } => None,
+            Self::Archiving | Self::Restoring { .. } => Some(PACK_TIME_MAX),
+            Self::Stopping { attempt, .. } | Self::Ending { attempt, .. } => {
+                Some(destroy_delay(*attempt) + DESTROY_TIME_MAX)
+            }
+            Self::Running | Self::Paused | Self::Stopped | Self::Archived | Self::Ended { .. } => {
+                None
+            }
         }
     }
 
-    /// Whether its lease counts: it does once it was made, also while paused.
-    pub(crate) fn has_lease(&self) -> bool {
-        matches!(self, Self::Running | Self::Paused)
+    /// Which part of its lease counts: some does whenever it waits for nothing.
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        match self {
+            Self::Running => Some(Phase::Running),
+            Self::Paused => Some(Phase::Paused),
+            Self::Stopped => Some(Phase::Stopped),
+            Self::Archived => Some(Phase::Archived),
+            _ => None,
+        }
     }
 
     /// Whether its first process should be alive, so that its end is news.
     pub(crate) fn has_process(&self) -> bool {
-        match self {
-            Self::Adopting | Self::Running | Self::Pausing | Self::Paused | Self::Resuming => true,
-            Self::Creating | Self::Stopping { .. } | Self::Ended { .. } => false,
-        }
+        matches!(
+            self,
+            Self::Adopting | Self::Running | Self::Pausing | Self::Paused | Self::Resuming
+        )
+    }
+
+    /// Whether work that was under way in it is over for good.
+    pub(crate) fn ends_work(&self) -> bool {
+        !self.has_process() && !matches!(self, Self::Creating | Self::Starting)
+    }
+
+    /// Whether it takes one of the places for running sandboxes.
+    pub(crate) fn takes_place(&self) -> bool {
+        !matches!(
+            self,
+            Self::Stopped
+                | Self::Archiving
+                | Self::Archived
+                | Self::Restoring { start: false }
+                | Self::Ended { .. }
+        )
+    }
+
+    /// Whether the server should not end before it went on.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(
+            self,
+            Self::Creating | Self::Starting | Self::Stopping { .. }
+        )
     }
 }
 
@@ -132,7 +225,7 @@ pub(crate) fn final_state(reason: &EndReason) -> State {
     }
 }
 
-/// How long an attempt to remove a sandbox waits first.
+/// How long an attempt to stop or to remove a sandbox waits first.
 pub(crate) fn destroy_delay(attempt: u32) -> Duration {
     match attempt {
         0 => Duration::ZERO,
@@ -163,6 +256,28 @@ pub(crate) enum Event {
     Thawed,
     /// It could not be thawed.
     ThawFailed,
+    /// Somebody or its lease asked to stop it.
+    StopAsked,
+    /// Its processes were ended.
+    Halted,
+    /// Its processes could not all be ended, or not all that they used be freed.
+    HaltFailed,
+    /// Somebody asked to start it.
+    StartAsked,
+    /// It was started and its agent answered.
+    Started,
+    /// It could not be started; the text says why.
+    StartFailed(String),
+    /// Somebody or its lease asked to archive it.
+    ArchiveAsked,
+    /// Its files were packed.
+    Packed,
+    /// Its files could not be packed.
+    PackFailed,
+    /// Its files were unpacked.
+    Unpacked,
+    /// Its files could not be unpacked.
+    UnpackFailed,
     /// Somebody, its lease or the server asked for its end.
     EndAsked(EndReason),
     /// Its first process ended by itself.
@@ -189,6 +304,14 @@ pub(crate) enum Action {
     Freeze,
     /// Let its processes run on.
     Thaw,
+    /// End its processes, keep its files.
+    Halt,
+    /// Start it on its files.
+    Start,
+    /// Pack its files.
+    Pack,
+    /// Unpack its files.
+    Unpack,
     /// Remove it.
     Destroy,
     /// Write its tombstone and free its name.
@@ -204,23 +327,42 @@ pub(crate) enum Decision {
     Go(Life, Action),
 }
 
-/// Decides what follows from `event` in `life`.
-pub(crate) fn decide(life: &Life, event: Event) -> Decision {
+/// Decides what follows from `event` in `life`. `keeps_files`: whether a sandbox
+/// that ends by itself is stopped rather than removed.
+pub(crate) fn decide(life: &Life, event: Event, keeps_files: bool) -> Decision {
     use Decision::{Go, Stay};
-    let stop = |reason| Go(Life::Stopping { reason, attempt: 0 }, Action::Destroy);
+    let end = |reason| Go(Life::ending(reason), Action::Destroy);
+    let stop = |fault| Go(Life::stopping(fault), Action::Halt);
+    let lose = |reason: EndReason| match keeps_files {
+        true => stop(Some(reason.to_string())),
+        false => end(reason),
+    };
     match (life, event) {
         (Life::Ended { .. }, _) => Stay,
-        (Life::Stopping { reason, attempt }, event) => stopping(reason, *attempt, &event),
-        (_, Event::EndAsked(reason)) => stop(reason),
+        (Life::Ending { reason, attempt }, event) => ending(reason, *attempt, &event),
+        (_, Event::EndAsked(reason)) => end(reason),
+        (Life::Stopping { fault, attempt }, event) => stopping(fault.as_ref(), *attempt, &event),
 
         (Life::Creating, Event::Made) | (Life::Adopting, Event::Answered) => {
             Go(Life::Running, Action::Rest)
         }
-        (Life::Creating, Event::MakeFailed(why)) => stop(EndReason::FailedToStart(why)),
-        (Life::Creating, Event::DeadlinePassed(time)) => stop(EndReason::FailedToStart(format!(
+        (Life::Creating, Event::MakeFailed(why)) => end(EndReason::FailedToStart(why)),
+        (Life::Creating, Event::DeadlinePassed(time)) => end(EndReason::FailedToStart(format!(
             "it was not ready within {time:?}"
         ))),
         (Life::Creating, _) => Stay,
+
+        (Life::Starting, Event::Started) => Go(Life::Running, Action::Rest),
+        (Life::Starting, Event::StartFailed(why)) => stop(Some(why)),
+        (Life::Starting, Event::DeadlinePassed(time)) => {
+            stop(Some(format!("it was not ready within {time:?}")))
+        }
+        (Life::Starting, Event::StopAsked) => stop(None),
+        (Life::Starting, _) => Stay,
+
+        (Life::Stopped | Life::Archiving | Life::Archived | Life::Restoring { .. }, event) => {
+            at_rest(life, &event)
+        }
 
         (
             _,
@@ -228,11 +370,12 @@ pub(crate) fn decide(life: &Life, event: Event) -> Decision {
                 out_of_memory: true,
                 ..
             },
-        ) => stop(EndReason::OutOfMemory),
-        (_, Event::ProcessEnded { detail, .. }) => stop(EndReason::AgentLost(detail)),
+        ) => lose(EndReason::OutOfMemory),
+        (_, Event::ProcessEnded { detail, .. }) => lose(EndReason::AgentLost(detail)),
+        (_, Event::StopAsked) => stop(None),
 
-        (Life::Adopting, Event::NotAnswered(why)) => stop(EndReason::AgentLost(why)),
-        (Life::Adopting, Event::DeadlinePassed(time)) => stop(EndReason::AgentLost(format!(
+        (Life::Adopting, Event::NotAnswered(why)) => lose(EndReason::AgentLost(why)),
+        (Life::Adopting, Event::DeadlinePassed(time)) => lose(EndReason::AgentLost(format!(
             "it did not answer within {time:?} after the server was restarted"
         ))),
 
@@ -250,14 +393,52 @@ pub(crate) fn decide(life: &Life, event: Event) -> Decision {
     }
 }
 
-fn stopping(reason: &EndReason, attempt: u32, event: &Event) -> Decision {
+/// What follows for a sandbox that has files and no processes.
+fn at_rest(life: &Life, event: &Event) -> Decision {
+    use Decision::{Go, Stay};
+    match (life, event) {
+        (Life::Stopped, Event::StartAsked) => Go(Life::Starting, Action::Start),
+        (Life::Stopped, Event::ArchiveAsked) => Go(Life::Archiving, Action::Pack),
+        (Life::Archiving, Event::Packed) => Go(Life::Archived, Action::Rest),
+        (Life::Archiving, Event::PackFailed | Event::DeadlinePassed(_)) => {
+            Go(Life::Restoring { start: false }, Action::Unpack)
+        }
+        (Life::Archiving | Life::Archived, Event::StartAsked) => {
+            Go(Life::Restoring { start: true }, Action::Unpack)
+        }
+        (Life::Restoring { start: true }, Event::Unpacked) => Go(Life::Starting, Action::Start),
+        (Life::Restoring { start: false }, Event::Unpacked) => Go(Life::Stopped, Action::Rest),
+        (Life::Restoring { .. }, Event::UnpackFailed | Event::DeadlinePassed(_)) => {
+            Go(Life::Archived, Action::Rest)
+        }
+        _ => Stay,
+    }
+}
+
+fn stopping(fault: Option<&String>, attempt: u32, event: &Event) -> Decision {
+    match event {
+        Event::Halted => Decision::Go(Life::Stopped, Action::Rest),
+        Event::HaltFailed | Event::DeadlinePassed(_) => {
+            let attempt = attempt + 1;
+            if attempt < DESTROY_ATTEMPTS {
+                let fault = fault.cloned();
+                Decision::Go(Life::Stopping { fault, attempt }, Action::Halt)
+            } else {
+                Decision::Go(Life::Stopped, Action::Rest)
+            }
+        }
+        _ => Decision::Stay,
+    }
+}
+
+fn ending(reason: &EndReason, attempt: u32, event: &Event) -> Decision {
     let reason = reason.clone();
     match event {
         Event::Destroyed => Decision::Go(Life::Ended { reason }, Action::Bury),
         Event::DestroyFailed | Event::DeadlinePassed(_) => {
             let attempt = attempt + 1;
             if attempt < DESTROY_ATTEMPTS {
-                Decision::Go(Life::Stopping { reason, attempt }, Action::Destroy)
+                Decision::Go(Life::Ending { reason, attempt }, Action::Destroy)
             } else {
                 Decision::Go(Life::Ended { reason }, Action::Bury)
             }
@@ -266,169 +447,98 @@ fn stopping(reason: &EndReason, attempt: u32, event: &Event) -> Decision {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+/// What an owner can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// To be frozen.
+    Paused,
+    /// To run on after a pause.
+    Resumed,
+    /// To run, from whatever rest.
+    Started,
+    /// To be without processes.
+    Stopped,
+    /// To have its files packed; met once that has begun.
+    Archived,
+}
 
-    const CREATE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What becomes of a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// It is so already.
+    Met,
+    /// It is on its way already.
+    Joins,
+    /// This leads there.
+    Acts(Event),
+    /// It cannot be; the text says why and what to do.
+    Refused(&'static str),
+}
 
-    fn reasons() -> impl Strategy<Value = EndReason> {
-        prop_oneof![
-            Just(EndReason::Deleted),
-            Just(EndReason::Idle),
-            Just(EndReason::LifetimeOver),
-            Just(EndReason::Shutdown),
-            "[a-z]{0,5}".prop_map(EndReason::AgentLost),
-        ]
-    }
-
-    fn events() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            Just(Event::Made),
-            "[a-z]{0,5}".prop_map(Event::MakeFailed),
-            Just(Event::Answered),
-            "[a-z]{0,5}".prop_map(Event::NotAnswered),
-            Just(Event::PauseAsked),
-            Just(Event::Froze),
-            Just(Event::FreezeFailed),
-            Just(Event::ResumeAsked),
-            Just(Event::Thawed),
-            Just(Event::ThawFailed),
-            reasons().prop_map(Event::EndAsked),
-            any::<bool>().prop_map(|out_of_memory| Event::ProcessEnded {
-                out_of_memory,
-                detail: "exit status 1".to_owned(),
-            }),
-            Just(Event::Destroyed),
-            Just(Event::DestroyFailed),
-            Just(Event::DeadlinePassed(CREATE_TIMEOUT)),
-        ]
-    }
-
-    fn starts() -> impl Strategy<Value = Life> {
-        prop_oneof![
-            Just(Life::Creating),
-            Just(Life::Adopting),
-            Just(Life::Paused),
-            reasons().prop_map(|reason| Life::Stopping { reason, attempt: 0 }),
-        ]
-    }
-
-    fn after(mut life: Life, events: impl IntoIterator<Item = Event>) -> Life {
-        for event in events {
-            if let Decision::Go(next, _) = decide(&life, event) {
-                life = next;
-            }
+/// What becomes of a wish in `life`, which is not ending.
+pub(crate) fn wish(life: &Life, wanted: Wanted) -> Wish {
+    use Wish::{Acts, Joins, Met, Refused};
+    let busy = Refused(match life {
+        Life::Creating => "is just being made; try again in a moment",
+        Life::Adopting => {
+            "is just being adopted after a restart of the server; try again in a moment"
         }
-        life
-    }
+        Life::Running => "is running; stop it first",
+        Life::Pausing => "is just being paused; try again in a moment",
+        Life::Paused => "is paused; stop it first",
+        Life::Resuming => "is just being resumed; try again in a moment",
+        Life::Stopping { .. } => "is just being stopped; try again in a moment",
+        Life::Stopped => "is stopped; start it first",
+        Life::Starting => "is just being started; try again in a moment",
+        Life::Archiving => "is just being archived; start it first",
+        Life::Archived => "is archived; start it first",
+        Life::Restoring { .. } => "is just being restored; try again in a moment",
+        Life::Ending { .. } | Life::Ended { .. } => "has ended",
+    });
+    match (wanted, life) {
+        (Wanted::Paused, Life::Running) => Acts(Event::PauseAsked),
+        (Wanted::Paused, Life::Paused) => Met,
+        (Wanted::Paused, Life::Pausing) => Joins,
 
-    proptest! {
-        #[test]
-        fn deadlines_alone_lead_out_of_every_waiting_state(
-            start in starts(),
-            events in prop::collection::vec(events(), 0..30),
-        ) {
-            let mut life = after(start, events);
-            for _ in 0..=DESTROY_ATTEMPTS + 1 {
-                let Some(time) = life.time_max(CREATE_TIMEOUT) else { break };
-                let next = decide(&life, Event::DeadlinePassed(time));
-                prop_assert_ne!(&next, &Decision::Stay, "stuck in {:?}", life);
-                life = after(life, [Event::DeadlinePassed(time)]);
-            }
-            prop_assert!(life.time_max(CREATE_TIMEOUT).is_none(), "still waiting in {:?}", life);
+        (Wanted::Resumed | Wanted::Started, Life::Paused) => Acts(Event::ResumeAsked),
+        (Wanted::Resumed | Wanted::Started, Life::Running) => Met,
+        (Wanted::Resumed | Wanted::Started, Life::Resuming) => Joins,
+
+        (Wanted::Started, Life::Stopped | Life::Archiving | Life::Archived) => {
+            Acts(Event::StartAsked)
+        }
+        (Wanted::Started, Life::Adopting | Life::Starting | Life::Restoring { start: true }) => {
+            Joins
         }
 
-        #[test]
-        fn a_final_state_is_final(reason in reasons(), events in prop::collection::vec(events(), 0..30)) {
-            let ended = Life::Ended { reason };
-            prop_assert_eq!(after(ended.clone(), events), ended);
-        }
+        (Wanted::Stopped, Life::Starting) => Acts(Event::StopAsked),
+        (Wanted::Stopped, life) if life.has_process() => Acts(Event::StopAsked),
+        (Wanted::Stopped, Life::Stopping { .. }) => Joins,
+        (
+            Wanted::Stopped,
+            Life::Stopped | Life::Archiving | Life::Archived | Life::Restoring { start: false },
+        ) => Met,
 
-        #[test]
-        fn delete_leads_to_the_end_whatever_else_happens(
-            start in starts(),
-            before in prop::collection::vec(events(), 0..30),
-            between in prop::collection::vec(events(), 0..30),
-        ) {
-            let asked = after(after(start, before), [Event::EndAsked(EndReason::Deleted)]);
-            let reason = asked.reason().cloned();
-            prop_assert!(reason.is_some(), "{:?} goes on", asked);
-            let deadline = Event::DeadlinePassed(DESTROY_TIME_MAX);
-            let deadlines = std::iter::repeat_n(deadline, DESTROY_ATTEMPTS as usize);
-            let ended = after(after(asked, between), deadlines);
-            prop_assert!(ended.is_final());
-            prop_assert_eq!(ended.reason(), reason.as_ref(), "the first reason stays");
-        }
-
-        #[test]
-        fn asking_twice_for_the_end_is_asking_once(
-            start in starts(),
-            events in prop::collection::vec(events(), 0..30),
-            first in reasons(),
-            second in reasons(),
-        ) {
-            let once = after(after(start, events), [Event::EndAsked(first)]);
-            prop_assert_eq!(decide(&once, Event::EndAsked(second)), Decision::Stay);
-        }
-
-        #[test]
-        fn a_sandbox_is_removed_before_it_is_buried(
-            start in starts(),
-            events in prop::collection::vec(events(), 0..60),
-        ) {
-            let mut life = start;
-            for event in events {
-                if let Decision::Go(next, action) = decide(&life, event) {
-                    prop_assert_eq!(action == Action::Bury, next.is_final());
-                    prop_assert_eq!(action == Action::Destroy, matches!(next, Life::Stopping { .. }));
-                    let was_stopping = matches!(life, Life::Stopping { .. });
-                    prop_assert!(!next.is_final() || was_stopping);
-                    life = next;
-                }
-            }
-        }
-
-        #[test]
-        fn only_what_was_made_runs(events in prop::collection::vec(events(), 0..30)) {
-            let made = events.contains(&Event::Made);
-            let life = after(Life::Creating, events);
-            prop_assert!(made || !life.has_process(), "{:?} without having been made", life);
-        }
-    }
-
-    #[test]
-    fn a_failed_pause_is_undone_and_a_failed_resume_can_be_tried_again() {
-        let events = [Event::PauseAsked, Event::FreezeFailed, Event::Thawed];
-        assert_eq!(after(Life::Running, events), Life::Running);
-        let events = [Event::ResumeAsked, Event::ThawFailed];
-        assert_eq!(after(Life::Paused, events), Life::Paused);
-        assert_eq!(
-            decide(&Life::Paused, Event::ResumeAsked),
-            Decision::Go(Life::Resuming, Action::Thaw)
-        );
-    }
-
-    #[test]
-    fn attempts_to_remove_wait_longer_each_time_but_not_for_ever() {
-        let delays: Vec<_> = (0..=DESTROY_ATTEMPTS + 5).map(destroy_delay).collect();
-        assert!(delays.is_sorted());
-        assert!(delays[DESTROY_ATTEMPTS as usize - 1] < Duration::from_secs(60));
-        assert!(delays.iter().max() < Some(&Duration::from_secs(300)));
-    }
-
-    #[test]
-    fn lack_of_memory_is_told_apart_from_a_lost_agent() {
-        let ended = |out_of_memory| Event::ProcessEnded {
-            out_of_memory,
-            detail: "killed by signal 9".to_owned(),
-        };
-        let reason = |event| after(Life::Running, [event]).reason().cloned();
-        assert_eq!(reason(ended(true)), Some(EndReason::OutOfMemory));
-        assert_eq!(
-            reason(ended(false)),
-            Some(EndReason::AgentLost("killed by signal 9".to_owned()))
-        );
+        (Wanted::Archived, Life::Stopped) => Acts(Event::ArchiveAsked),
+        (Wanted::Archived, Life::Archiving | Life::Archived) => Met,
+        _ => busy,
     }
 }
+
+/// Whether those who want it may be told now: `None` while it is on its way.
+pub(crate) fn met(life: &Life, wanted: Wanted) -> Option<bool> {
+    match life {
+        Life::Running => Some(matches!(wanted, Wanted::Resumed | Wanted::Started)),
+        Life::Paused => Some(wanted == Wanted::Paused),
+        Life::Stopped | Life::Archived | Life::Archiving => Some(match wanted {
+            Wanted::Stopped => true,
+            Wanted::Archived => *life != Life::Stopped,
+            _ => false,
+        }),
+        Life::Ending { .. } | Life::Ended { .. } => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,15 +13,20 @@ use tokio::{
 };
 
 use crate::{
-    Sandbox, Tombstone,
+    Sandbox, Stop, Tombstone,
     core::Core,
     jobs,
-    lease::{self, Outlook},
-    lifecycle::{self, Action, Decision, Event, Life},
+    lease::{self, Due, Outlook},
+    lifecycle::{self, Action, Decision, Event, Life, Wanted, Wish},
     registry::KeyUse,
-    resident::{Ask, Resident, Wanted},
+    resident::{Ask, Resident},
     store::Change,
 };
+
+/// Requests that may wait for the same change.
+const ASKERS_MAX: usize = 256;
+/// How long a lease waits until it tries again what did not work.
+const LEASE_RETRY_TIME: Duration = Duration::from_secs(60);
 
 /// How a job ended: for the state machine, and for whoever asked.
 pub(crate) type Finished = (Event, Option<Error>);
@@ -53,8 +58,9 @@ pub(crate) fn own(
         deadline: None,
         job: None,
         process_end: None,
-        asker: None,
+        askers: Vec::new(),
         error: None,
+        lease_tried: None,
         resident,
         mailbox,
         life,
@@ -76,9 +82,11 @@ struct Owner {
     process_end: Option<Job>,
     mailbox: mpsc::Receiver<Ask>,
     /// Who waits for the present change, and for what.
-    asker: Option<(Wanted, oneshot::Sender<sandbox::Result<()>>)>,
-    /// Why the last job failed, for the asker.
+    askers: Vec<(Wanted, oneshot::Sender<sandbox::Result<()>>)>,
+    /// Why the last job failed, for the askers.
     error: Option<Error>,
+    /// What its lease tried last, and when it may try that again.
+    lease_tried: Option<(Due, Instant)>,
     end_asked: watch::Receiver<Option<EndReason>>,
     closing: watch::Receiver<bool>,
 }
@@ -88,6 +96,8 @@ enum Wake {
     Happened(Event),
     Finished(Finished),
     Asked(Ask),
+    /// Something is due by the lease.
+    Due(Due),
     /// Look at the lease again.
     Lease,
     Closing,
@@ -105,6 +115,7 @@ impl Owner {
                     self.handle(event).await;
                 }
                 Wake::Asked(ask) => self.ask(ask).await,
+                Wake::Due(due) => self.follow_lease(due).await,
                 Wake::Lease => {}
                 Wake::Closing => return,
             }
@@ -118,7 +129,10 @@ impl Owner {
                 Some(Box::pin(jobs::make(core, resident, sandbox, key)))
             }
             (Start::Found, Life::Adopting) => Some(Box::pin(jobs::greet(core, resident))),
-            (Start::Found, Life::Stopping { .. }) => Some(self.job_of(Action::Destroy)),
+            (Start::Found, Life::Ending { .. }) => Some(self.job_of(Action::Destroy)),
+            (Start::Found, Life::Stopping { .. }) => Some(self.job_of(Action::Halt)),
+            (Start::Found, Life::Archiving) => Some(self.job_of(Action::Pack)),
+            (Start::Found, Life::Restoring { .. }) => Some(self.job_of(Action::Unpack)),
             (Start::Found, _) => None,
         }
     }
@@ -128,7 +142,11 @@ impl Owner {
         match (action, &self.life) {
             (Action::Freeze, _) => Box::pin(jobs::freeze(core, resident)),
             (Action::Thaw, _) => Box::pin(jobs::thaw(core, resident)),
-            (_, Life::Stopping { reason, attempt }) => {
+            (Action::Start, _) => Box::pin(jobs::start(core, resident)),
+            (Action::Pack, _) => Box::pin(jobs::pack(core, resident)),
+            (Action::Unpack, _) => Box::pin(jobs::unpack(core, resident)),
+            (_, Life::Stopping { attempt, .. }) => Box::pin(jobs::halt(core, resident, *attempt)),
+            (_, Life::Ending { reason, attempt }) => {
                 Box::pin(jobs::destroy(core, resident, reason.clone(), *attempt))
             }
             _ => Box::pin(std::future::pending()),
@@ -137,12 +155,8 @@ impl Owner {
 
     /// Waits for the next thing to happen.
     async fn wake(&mut self) -> Wake {
-        let outlook = match self.life.has_lease() {
-            true => lease::outlook(&self.resident.details().spec.lease, self.resident.ages()),
-            false => Outlook::Endless,
-        };
-        let lease_left = match outlook {
-            Outlook::Over(reason) => return Wake::Happened(Event::EndAsked(reason)),
+        let lease_left = match self.outlook() {
+            Outlook::Due(due) => return Wake::Due(due),
             Outlook::Holds(left) => Some(left),
             Outlook::Endless => None,
         };
@@ -158,6 +172,7 @@ impl Owner {
                 Wake::Happened(Event::EndAsked(reason))
             }
             Some(ask) = self.mailbox.recv() => Wake::Asked(ask),
+            () = self.resident.lease_changed.notified() => Wake::Lease,
             () = at(self.deadline) => {
                 Wake::Happened(Event::DeadlinePassed(time_max.unwrap_or_default()))
             }
@@ -165,15 +180,55 @@ impl Owner {
         }
     }
 
+    /// What the lease says now.
+    fn outlook(&self) -> Outlook {
+        let Some(phase) = self.life.phase() else {
+            return Outlook::Endless;
+        };
+        let mut lease = self.resident.details().spec.lease;
+        if self.core.capabilities.pause.is_err() {
+            lease.pause_after_idle = None;
+        }
+        match (
+            lease::outlook(&lease, phase, self.resident.ages()),
+            &self.lease_tried,
+        ) {
+            (Outlook::Due(due), Some((tried, again))) if due == *tried => {
+                match again.saturating_duration_since(Instant::now()) {
+                    Duration::ZERO => Outlook::Due(due),
+                    left => Outlook::Holds(left),
+                }
+            }
+            (outlook, _) => outlook,
+        }
+    }
+
+    async fn follow_lease(&mut self, due: Due) {
+        let ends_on_stop = self.resident.details().spec.lease.ends_on_stop();
+        let event = match &due {
+            Due::End(reason) => Event::EndAsked(reason.clone()),
+            Due::Stop if ends_on_stop => Event::EndAsked(EndReason::Stopped),
+            Due::Stop => Event::StopAsked,
+            Due::Pause => Event::PauseAsked,
+            Due::Archive => Event::ArchiveAsked,
+        };
+        self.lease_tried = Some((due, Instant::now() + LEASE_RETRY_TIME));
+        self.error = None;
+        self.handle(event).await;
+    }
+
     async fn handle(&mut self, event: Event) {
-        if let (Event::DeadlinePassed(_), Life::Pausing | Life::Resuming) = (&event, &self.life) {
+        if let Event::DeadlinePassed(_) = &event
+            && !matches!(self.life, Life::Creating | Life::Adopting)
+        {
             self.error = self.error.take().or(Some(self.too_slow()));
         }
-        match lifecycle::decide(&self.life, event) {
+        let keeps_files = self.resident.details().spec.lease.keeps_files();
+        match lifecycle::decide(&self.life, event, keeps_files) {
             Decision::Stay => {}
             Decision::Go(next, action) => self.go(next, action).await,
         }
-        self.answer_asker();
+        self.answer_askers();
     }
 
     async fn go(&mut self, next: Life, action: Action) {
@@ -183,18 +238,22 @@ impl Owner {
         self.life = next;
         // The job that is replaced ends here, before the next one begins.
         self.job = None;
+        self.keep_details();
         match action {
-            Action::Rest => {}
-            Action::Freeze | Action::Thaw | Action::Destroy => {
-                self.job = Some(self.job_of(action));
-            }
+            Action::Rest => self.record_rest().await,
             Action::Bury => self.bury(from).await,
+            _ => self.job = Some(self.job_of(action)),
+        }
+        if !self.life.takes_place() {
+            self.core.registry.vacate(&self.resident);
         }
         if let Some(reason) = self.life.reason() {
             if let (true, EndReason::FailedToStart(why)) = (was_creating, reason) {
                 // Set already, unless it was the deadline that ended the creation.
                 let _set_before = self.resident.outcome.set(Err((Kind::Timeout, why.clone())));
             }
+        }
+        if self.life.ends_work() {
             self.resident.pool.close();
         }
         self.expect_what_follows();
@@ -202,6 +261,36 @@ impl Owner {
         if self.life.state() != from && !self.life.is_final() {
             self.core.announce(&self.resident, Some(from));
         }
+    }
+
+    /// Notes in the sandbox itself what its new life means.
+    fn keep_details(&self) {
+        match &self.life {
+            Life::Stopping { fault, attempt: 0 } => {
+                if let Some(fault) = fault {
+                    tracing::info!(sandbox = %self.resident.id, fault, "a sandbox stopped by itself");
+                }
+                self.resident.mark_stopped(Stop {
+                    at_ms: self.core.clock.now_ms(),
+                    fault: fault.clone(),
+                });
+            }
+            Life::Starting => self.resident.pool.open(),
+            Life::Running => self.resident.mark_started(),
+            _ => {}
+        }
+    }
+
+    /// Records that a sandbox came to rest; on the way there only the beginning
+    /// was. Being made, frozen, thawed and started are recorded by their jobs.
+    async fn record_rest(&mut self) {
+        let event = match &self.life {
+            Life::Stopped => "stopped",
+            Life::Archived => "archived",
+            _ => return,
+        };
+        let moved = jobs::moved(&self.core, &self.resident, self.life.state(), event);
+        self.core.store.submit(moved).await;
     }
 
     /// Sets the deadline of the present state, and listens for the process if there should be one.
@@ -244,32 +333,41 @@ impl Owner {
     }
 
     async fn ask(&mut self, ask: Ask) {
+        let Ask { wanted, answer } = ask;
+        if let Some(reason) = self.life.reason() {
+            return reply(answer, Err(self.resident.lost(Some(reason))));
+        }
         let name = &self.resident.name;
-        let event = match (ask.wanted, &self.life) {
-            (Wanted::Paused, Life::Running) => Event::PauseAsked,
-            (Wanted::Running, Life::Paused) => Event::ResumeAsked,
-            (Wanted::Paused, Life::Paused) | (Wanted::Running, Life::Running) => {
-                return reply(ask.answer, Ok(()));
+        match lifecycle::wish(&self.life, wanted) {
+            Wish::Met => reply(answer, Ok(())),
+            Wish::Refused(why) => {
+                reply(
+                    answer,
+                    Err(Error::conflict(format!("sandbox `{name}` {why}"))),
+                );
             }
-            (_, life) => {
-                let refused = match life.reason() {
-                    Some(reason) => self.resident.lost(Some(reason)),
-                    None => Error::conflict(format!(
-                        "sandbox `{name}` is just being {}; try again in a moment",
-                        match life {
-                            Life::Creating => "made",
-                            Life::Pausing => "paused",
-                            Life::Resuming => "resumed",
-                            _ => "adopted after a restart of the server",
-                        }
-                    )),
-                };
-                return reply(ask.answer, Err(refused));
+            Wish::Joins if self.askers.len() >= ASKERS_MAX => {
+                let full = format!("{ASKERS_MAX} requests wait for sandbox `{name}` already");
+                reply(answer, Err(Error::limit(full)));
             }
-        };
-        self.error = None;
-        self.asker = Some((ask.wanted, ask.answer));
-        self.handle(event).await;
+            Wish::Joins => self.askers.push((wanted, answer)),
+            Wish::Acts(event) => {
+                if event == Event::StartAsked
+                    && let Err(full) = self.take_place()
+                {
+                    return reply(answer, Err(full));
+                }
+                self.error = None;
+                self.askers.push((wanted, answer));
+                self.handle(event).await;
+            }
+        }
+    }
+
+    /// One of the places for running sandboxes, for one that is to be started.
+    fn take_place(&self) -> sandbox::Result<()> {
+        let sandboxes_max = self.core.config.sandboxes_max;
+        self.core.registry.take_place(&self.resident, sandboxes_max)
     }
 
     fn too_slow(&self) -> Error {
@@ -280,24 +378,34 @@ impl Owner {
         ))
     }
 
-    /// Tells the asker how its wish ended, once it has.
-    fn answer_asker(&mut self) {
-        let reached = match &self.life {
-            Life::Pausing | Life::Resuming => return,
-            Life::Paused => Some(Wanted::Paused),
-            Life::Running => Some(Wanted::Running),
-            _ => None,
-        };
-        let Some((wanted, answer)) = self.asker.take() else {
-            return;
-        };
-        let answered = match (self.life.reason(), self.error.take()) {
-            (Some(reason), _) => Err(self.resident.lost(Some(reason))),
-            (None, Some(error)) => Err(error),
-            (None, None) if reached == Some(wanted) => Ok(()),
-            (None, None) => Err(self.too_slow()),
-        };
-        reply(answer, answered);
+    /// Tells the askers how their wishes ended, once they have.
+    fn answer_askers(&mut self) {
+        let askers = std::mem::take(&mut self.askers);
+        for (wanted, answer) in askers {
+            match lifecycle::met(&self.life, wanted) {
+                None => self.askers.push((wanted, answer)),
+                // A stop may have needed several attempts; all else was undone on an
+                // error, even if it happens to be as wanted now.
+                Some(true) if self.error.is_none() || wanted == Wanted::Stopped => {
+                    reply(answer, Ok(()));
+                }
+                Some(_) => reply(answer, Err(self.why_not())),
+            }
+        }
+    }
+
+    /// The error of a wish that was not met.
+    fn why_not(&self) -> Error {
+        match (self.life.reason(), &self.error) {
+            (Some(reason), _) => self.resident.lost(Some(reason)),
+            // Once for each asker: an error cannot be cloned.
+            (None, Some(error)) => Error::new(error.kind, error.message.clone()),
+            (None, None) => Error::conflict(format!(
+                "somebody else wanted something else of sandbox `{}`, which is {} now",
+                self.resident.name,
+                self.life.state()
+            )),
+        }
     }
 }
 

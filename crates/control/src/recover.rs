@@ -12,9 +12,10 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use sandbox::{EndReason, Error, Found, Id, Result, State};
+use sandbox::{Condition, EndReason, Error, Found, Id, Result, State};
 
 use crate::{
+    Stop, activity,
     core::Core,
     image::build_space,
     lifecycle::Life,
@@ -39,33 +40,51 @@ const SWEEP_EVERY_TURNS: u32 = 10;
 
 /// What becomes of a sandbox that the store remembers as living.
 fn fate(stored: &Stored, found: Option<&Found>) -> Life {
-    let stop = |reason| Life::Stopping { reason, attempt: 0 };
+    let end = |reason| Life::ending(reason);
     if let Some(reason) = &stored.ending {
-        return stop(reason.clone());
+        return end(reason.clone());
     }
     if stored.sandbox.space == build_space() {
         // Its build went with its server.
-        return stop(EndReason::Deleted);
+        return end(EndReason::Deleted);
     }
-    match (stored.sandbox.state, found) {
-        (State::Creating, _) => stop(EndReason::FailedToStart(
+    let state = stored.sandbox.state;
+    if state == State::Creating {
+        return end(EndReason::FailedToStart(
             "its server was ended while it was being made".to_owned(),
-        )),
-        (
-            _,
-            Some(Found {
-                host_restarted: true,
-                ..
-            }),
-        ) => stop(EndReason::HostRestarted),
-        (State::Running, Some(Found { alive: true, .. })) => Life::Adopting,
-        (State::Paused, Some(Found { alive: true, .. })) => Life::Paused,
-        (_, Some(_)) => stop(EndReason::AgentLost(
-            "it ended while its server was not running".to_owned(),
-        )),
-        (_, None) => stop(EndReason::AgentLost(
+        ));
+    }
+    let Some(found) = found else {
+        return end(EndReason::AgentLost(
             "nothing was left of it when its server was started again".to_owned(),
+        ));
+    };
+    match (state, found.condition) {
+        (State::Running, Condition::Alive) => Life::Adopting,
+        (State::Paused, Condition::Alive) => Life::Paused,
+        (State::Running | State::Paused, _) => {
+            let reason = match found.host_restarted {
+                true => EndReason::HostRestarted,
+                false => {
+                    EndReason::AgentLost("it ended while its server was not running".to_owned())
+                }
+            };
+            match stored.sandbox.spec.lease.keeps_files() {
+                true => Life::stopping(Some(reason.to_string())),
+                false => end(reason),
+            }
+        }
+        (State::Stopped, Condition::Stopped) => Life::Stopped,
+        (State::Archived, Condition::Archived) => Life::Archived,
+        // Nobody waits for it, so it simply goes on.
+        (State::Archiving | State::Archived, Condition::Stopped | Condition::Archived) => {
+            Life::Archiving
+        }
+        (_, Condition::Stopped | Condition::Archived) => Life::Restoring { start: false },
+        (State::Starting, _) => Life::stopping(Some(
+            "its server was ended while it was being started".to_owned(),
         )),
+        _ => Life::stopping(None),
     }
 }
 
@@ -135,12 +154,18 @@ pub(crate) async fn recover(core: &Arc<Core>, memory: Memory) -> Result<()> {
 }
 
 fn take_over(core: &Arc<Core>, stored: Stored, life: Life) -> Arc<Resident> {
-    let age_ms = core
-        .clock
-        .now_ms()
-        .saturating_sub(stored.sandbox.created_ms);
-    let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
-    let (resident, mailbox) = Resident::new(stored.sandbox, life, age);
+    let now_ms = core.clock.now_ms();
+    let mut sandbox = stored.sandbox;
+    // What happened last may not have been recorded any more.
+    let unrecorded_ms = i64::try_from(activity::RECORD_EVERY.as_millis()).unwrap_or(0);
+    sandbox.active_ms = sandbox.active_ms.saturating_add(unrecorded_ms).min(now_ms);
+    if let Life::Stopping { fault, .. } = &life {
+        let earlier = sandbox.stopped.take();
+        let at_ms = earlier.as_ref().map_or(now_ms, |stop| stop.at_ms);
+        let fault = fault.clone().or(earlier.and_then(|stop| stop.fault));
+        sandbox.stopped = Some(Stop { at_ms, fault });
+    }
+    let (resident, mailbox) = Resident::new(sandbox, life, now_ms);
     core.registry.adopt(&resident);
     own(core, Arc::clone(&resident), mailbox, Start::Found);
     resident

@@ -5,7 +5,7 @@
 //! requests at the same time can never both win.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -13,6 +13,9 @@ use sandbox::{Error, Id, Name, Result, Space};
 
 use crate::{Sandbox, moment::moment, resident::Resident};
 
+/// How many times `sandboxes_max` there may be in all, stopped and archived ones
+/// included: they take only space on the disk, but names and memory here too.
+const WITH_STOPPED: usize = 11;
 /// Tombstones kept in memory; beyond it the oldest are forgotten early.
 const TOMBSTONES_MAX: usize = 20_000;
 /// Idempotency keys kept in memory; beyond it the oldest are forgotten early.
@@ -40,8 +43,9 @@ pub(crate) struct Registry(RwLock<Tables>);
 #[derive(Debug, Default)]
 struct Tables {
     living: HashMap<Space, HashMap<Name, Arc<Resident>>>,
-    living_count: usize,
-    /// The same by identity.
+    /// Those that take a place for running sandboxes.
+    placed: HashSet<Id>,
+    /// The living by identity.
     living_ids: HashMap<Id, Arc<Resident>>,
     /// The latest tombstone of each name.
     ended: HashMap<Space, HashMap<Name, Arc<Sandbox>>>,
@@ -180,10 +184,12 @@ impl Registry {
                 resident.id
             )));
         }
-        if tables.living_count >= sandboxes_max {
+        tables.has_place(sandboxes_max)?;
+        let all_max = sandboxes_max.saturating_mul(WITH_STOPPED);
+        if tables.living_ids.len() >= all_max {
             return Err(Error::limit(format!(
-                "there are {} sandboxes, as many as `sandboxes_max` allows; delete some or raise it in the configuration",
-                tables.living_count
+                "there are {} sandboxes with those that are stopped or archived, and {all_max} may be, {WITH_STOPPED} times `sandboxes_max`; delete some or raise it in the configuration",
+                tables.living_ids.len()
             )));
         }
         tables.admit(resident);
@@ -197,6 +203,27 @@ impl Registry {
     /// one has its name: that can only be one that is to be removed.
     pub(crate) fn adopt(&self, resident: &Arc<Resident>) {
         self.write().admit(resident);
+    }
+
+    /// Gives a stopped sandbox a place among the running again.
+    ///
+    /// # Errors
+    /// `LimitReached`; `Unavailable` when the registry is closed.
+    pub(crate) fn take_place(&self, resident: &Resident, sandboxes_max: usize) -> Result<()> {
+        let mut tables = self.write();
+        if tables.closed {
+            return Err(closed());
+        }
+        if !tables.placed.contains(&resident.id) {
+            tables.has_place(sandboxes_max)?;
+            tables.placed.insert(resident.id.clone());
+        }
+        Ok(())
+    }
+
+    /// Frees the place of a sandbox that was stopped.
+    pub(crate) fn vacate(&self, resident: &Resident) {
+        self.write().placed.remove(&resident.id);
     }
 
     /// Takes in a tombstone or a key of an earlier life of the server; the oldest first.
@@ -287,6 +314,16 @@ impl Tables {
         not_found(space, name, self.tombstone(space, name))
     }
 
+    fn has_place(&self, sandboxes_max: usize) -> Result<()> {
+        if self.placed.len() < sandboxes_max {
+            return Ok(());
+        }
+        Err(Error::limit(format!(
+            "there are {} sandboxes, as many as `sandboxes_max` allows; stop or delete some, or raise it in the configuration",
+            self.placed.len()
+        )))
+    }
+
     fn find_key(
         &self,
         space: &Space,
@@ -318,8 +355,10 @@ impl Tables {
         if let Entry::Vacant(place) = names.entry(resident.name.clone()) {
             place.insert(Arc::clone(resident));
             let id = resident.id.clone();
+            if resident.life().takes_place() {
+                self.placed.insert(id.clone());
+            }
             self.living_ids.insert(id, Arc::clone(resident));
-            self.living_count += 1;
         }
     }
 
@@ -330,7 +369,7 @@ impl Tables {
         if names.get(name).is_some_and(|resident| resident.id == *id) {
             names.remove(name);
             self.living_ids.remove(id);
-            self.living_count -= 1;
+            self.placed.remove(id);
         }
         if names.is_empty() {
             self.living.remove(space);

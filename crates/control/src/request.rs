@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sandbox::{Capabilities, Error, Image, Lease, Limits, NetworkMode, Result, Spec};
 use sha2::{Digest, Sha256};
 
-use crate::{Config, Create, registry::Fingerprint};
+use crate::{Config, Create, Resize, registry::Fingerprint};
 
 /// Environment variables of one sandbox.
 const ENV_ENTRIES_MAX: usize = 1024;
@@ -54,20 +54,14 @@ pub(crate) fn plan(create: &Create, config: &Config, capabilities: &Capabilities
         env: create.env.clone(),
         limits: limits(create, config)?,
         network: network(create.network, defaults.network, capabilities)?,
-        lease: Lease {
-            idle_timeout: lasting(
-                "idle_timeout",
-                create.idle_timeout.or(defaults.idle_timeout),
-            )?,
-            lifetime_max: lasting(
-                "lifetime_max",
-                create.lifetime_max.or(defaults.lifetime_max),
-            )?,
-            stop_after_idle: lasting("stop_after_idle", create.stop_after_idle)?,
-            pause_after_idle: lasting("pause_after_idle", create.pause_after_idle)?,
-            archive_after_stop: lasting("archive_after_stop", create.archive_after_stop)?,
+        lease: check_lease(Lease {
+            idle_timeout: create.idle_timeout.or(defaults.idle_timeout),
+            lifetime_max: create.lifetime_max.or(defaults.lifetime_max),
+            stop_after_idle: create.stop_after_idle,
+            pause_after_idle: create.pause_after_idle,
+            archive_after_stop: create.archive_after_stop,
             delete_after_stop: create.delete_after_stop,
-        },
+        })?,
     };
     Ok(Plan {
         image_requested,
@@ -226,13 +220,52 @@ fn network(
     }
 }
 
-fn lasting(field: &str, time: Option<Duration>) -> Result<Option<Duration>> {
-    if time == Some(Duration::ZERO) {
-        return Err(Error::invalid(format!(
-            "field `{field}`: a sandbox cannot end after no time at all; leave it out for no limit"
-        )));
+/// Checks a lease; only ending may come at once after stopping.
+///
+/// # Errors
+/// `InvalidRequest` naming the field.
+pub(crate) fn check_lease(lease: Lease) -> Result<Lease> {
+    for (field, time) in [
+        ("idle_timeout", lease.idle_timeout),
+        ("lifetime_max", lease.lifetime_max),
+        ("stop_after_idle", lease.stop_after_idle),
+        ("pause_after_idle", lease.pause_after_idle),
+        ("archive_after_stop", lease.archive_after_stop),
+    ] {
+        if time == Some(Duration::ZERO) {
+            return Err(Error::invalid(format!(
+                "field `{field}`: it cannot come after no time at all; leave it out for never"
+            )));
+        }
     }
-    Ok(time)
+    Ok(lease)
+}
+
+/// The limits of a sandbox after a change of some of them.
+///
+/// # Errors
+/// `InvalidRequest` naming the field.
+pub(crate) fn resized(present: Limits, resize: &Resize, max: &Limits) -> Result<Limits> {
+    // What stays as it is need not fit a maximum that was lowered meanwhile.
+    let bytes = |wanted| {
+        bounded(
+            "memory_bytes",
+            wanted,
+            0,
+            MEMORY_BYTES_MIN,
+            max.memory_bytes,
+        )
+    };
+    let millis = |wanted| bounded("cpu_millis", wanted, 0, CPU_MILLIS_MIN, max.cpu_millis);
+    let pids = |wanted| bounded("pids", wanted, 0, PIDS_MIN, max.pids);
+    let (memory, cpu) = (resize.memory_bytes, resize.cpu_millis);
+    Ok(Limits {
+        memory_bytes: memory.map_or(Ok(present.memory_bytes), |wanted| bytes(Some(wanted)))?,
+        cpu_millis: cpu.map_or(Ok(present.cpu_millis), |wanted| millis(Some(wanted)))?,
+        pids: resize
+            .pids
+            .map_or(Ok(present.pids), |wanted| pids(Some(wanted)))?,
+    })
 }
 
 /// The digest of everything that a request asks for, its key not counted.

@@ -4,20 +4,23 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
 use sandbox::{EndReason, Error, Id, Kind, Name, Result, Space, Spec, State, StepTime};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 
-use crate::{Clock, Sandbox, Stop, agent::Pool, lease::Ages, lifecycle::Life};
+use crate::{
+    Clock, Sandbox, Stop,
+    activity::Activity,
+    agent::Pool,
+    lease::Ages,
+    lifecycle::{Life, Wanted},
+};
 
 /// Requests to the owner that may wait.
 const MAILBOX_LENGTH: usize = 8;
@@ -27,13 +30,6 @@ const MAILBOX_LENGTH: usize = 8;
 pub(crate) struct Ask {
     pub(crate) wanted: Wanted,
     pub(crate) answer: oneshot::Sender<Result<()>>,
-}
-
-/// What an owner can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Paused,
-    Running,
 }
 
 /// How a creation went; the error in parts, since an error cannot be cloned.
@@ -65,7 +61,13 @@ pub(crate) struct Resident {
     /// How its creation went; absent while it is being made and after an adoption.
     pub(crate) outcome: OnceLock<Outcome>,
     pub(crate) mailbox: mpsc::Sender<Ask>,
-    activity: Activity,
+    pub(crate) activity: Activity,
+    /// Wakes the owner when the lease is another one.
+    pub(crate) lease_changed: Notify,
+    /// Where the time of its last start went.
+    pub(crate) start_steps: Mutex<Vec<StepTime>>,
+    /// When it was stopped, and how long that had been by then.
+    stopped_since: Mutex<Option<(Instant, Duration)>>,
     life: watch::Sender<Life>,
     end_asked: watch::Sender<Option<EndReason>>,
 }
@@ -80,13 +82,19 @@ impl fmt::Debug for Resident {
 }
 
 impl Resident {
-    /// A resident beginning in `life`, and the mailbox of its owner.
+    /// A resident beginning in `life` at `now_ms`, and the mailbox of its owner.
     pub(crate) fn new(
         sandbox: Sandbox,
         life: Life,
-        age: Duration,
+        now_ms: i64,
     ) -> (Arc<Self>, mpsc::Receiver<Ask>) {
         let (mailbox, asks) = mpsc::channel(MAILBOX_LENGTH);
+        let since = |ms: i64| {
+            let since_ms = u64::try_from(now_ms.saturating_sub(ms)).unwrap_or(0);
+            Duration::from_millis(since_ms)
+        };
+        let stopped_since = sandbox.stopped.as_ref();
+        let stopped_since = stopped_since.map(|stop| (Instant::now(), since(stop.at_ms)));
         let resident = Self {
             id: sandbox.id,
             space: sandbox.space,
@@ -103,7 +111,10 @@ impl Resident {
             pool: Pool::default(),
             outcome: OnceLock::new(),
             mailbox,
-            activity: Activity::new(age),
+            activity: Activity::new(since(sandbox.created_ms), since(sandbox.active_ms)),
+            lease_changed: Notify::new(),
+            start_steps: Mutex::default(),
+            stopped_since: Mutex::new(stopped_since),
             life: watch::Sender::new(life),
             end_asked: watch::Sender::new(None),
         };
@@ -142,9 +153,26 @@ impl Resident {
         change(&mut details.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// For the owner alone: its processes are being ended.
+    pub(crate) fn mark_stopped(&self, stop: Stop) {
+        self.change(|details| details.stopped = Some(stop));
+        *self.stopped_since() = Some((Instant::now(), Duration::ZERO));
+    }
+
+    /// For the owner alone: it runs again.
+    pub(crate) fn mark_started(&self) {
+        self.change(|details| details.stopped = None);
+        *self.stopped_since() = None;
+    }
+
+    fn stopped_since(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Duration)>> {
+        let since = self.stopped_since.lock();
+        since.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// When something last happened, milliseconds since the epoch.
     pub(crate) fn active_ms(&self, clock: &dyn Clock) -> i64 {
-        let idle_ms = i64::try_from(self.ages().idle.as_millis()).unwrap_or(i64::MAX);
+        let idle_ms = i64::try_from(self.activity.idle().as_millis()).unwrap_or(i64::MAX);
         let active_ms = clock.now_ms().saturating_sub(idle_ms);
         active_ms.max(self.created_ms)
     }
@@ -182,6 +210,11 @@ impl Resident {
         wait(self.watch(), |life| *life != Life::Creating).await
     }
 
+    /// Waits until nothing is under way that is over soon.
+    pub(crate) async fn rested(&self) -> Life {
+        wait(self.watch(), |life| !life.is_short()).await
+    }
+
     /// Waits until nothing of it is left.
     pub(crate) async fn gone(&self) {
         wait(self.watch(), Life::is_final).await;
@@ -189,7 +222,15 @@ impl Resident {
 
     /// Ages for its lease.
     pub(crate) fn ages(&self) -> Ages {
-        self.activity.ages()
+        let stopped = self
+            .stopped_since()
+            .map(|(since, by_then)| by_then + since.elapsed());
+        Ages {
+            age: self.activity.age(),
+            idle: self.activity.idle(),
+            stopped: stopped.unwrap_or_default(),
+            operations: self.activity.operations(),
+        }
     }
 
     /// Counts as activity.
@@ -199,9 +240,13 @@ impl Resident {
 
     /// Begins an operation: it counts as activity until it is dropped.
     pub(crate) fn operate(self: &Arc<Self>) -> Operation {
-        self.activity.touch();
-        self.activity.operations.fetch_add(1, Ordering::Relaxed);
-        Operation(Arc::clone(self))
+        self.activity.begin();
+        Operation(Arc::clone(self), Counts(true))
+    }
+
+    /// Begins something of the server's own, which is no activity.
+    pub(crate) fn visit(self: &Arc<Self>) -> Operation {
+        Operation(Arc::clone(self), Counts(false))
     }
 
     /// Whether work can be done in it now.
@@ -221,17 +266,40 @@ impl Resident {
                 "sandbox `{}` is paused; resume it first",
                 self.name
             ))),
+            State::Starting | State::Restoring => Err(Error::conflict(format!(
+                "sandbox `{}` is just being started; try again in a moment",
+                self.name
+            ))),
             State::Stopped
-            | State::Starting
             | State::Archiving
             | State::Archived
-            | State::Restoring => Err(Error::conflict(format!(
-                "sandbox `{}` is {}; start it first",
-                self.name,
-                life.state()
-            ))),
-            State::Stopping | State::Gone | State::Failed => Err(self.lost(life.reason())),
+            | State::Stopping
+            | State::Gone
+            | State::Failed => Err(self.over(&life)),
         }
+    }
+
+    /// The error of work in a sandbox that ends or was stopped.
+    pub(crate) fn over(&self, life: &Life) -> Error {
+        if life.reason().is_some() || !life.ends_work() {
+            return self.lost(life.reason());
+        }
+        let name = &self.name;
+        let details = self.details();
+        let fault = details
+            .stopped
+            .as_ref()
+            .and_then(|stop| stop.fault.as_ref());
+        let why = fault.map_or_else(String::new, |fault| format!(" ({fault})"));
+        Error::conflict(match life {
+            Life::Archiving | Life::Archived => {
+                format!("sandbox `{name}` is archived{why}; start it first")
+            }
+            Life::Stopping { .. } => {
+                format!("sandbox `{name}` is being stopped{why}; start it again when it is")
+            }
+            _ => format!("sandbox `{name}` is stopped{why}; start it first"),
+        })
     }
 
     /// The error of work in a sandbox that ends.
@@ -250,62 +318,25 @@ async fn wait(mut life: watch::Receiver<Life>, wanted: impl FnMut(&Life) -> bool
     seen.unwrap_or_else(|_| life.borrow().clone())
 }
 
-/// Waits until a sandbox ends, and tells why.
-pub(crate) async fn ending(life: &mut watch::Receiver<Life>) -> Option<EndReason> {
-    match life.wait_for(|life| life.reason().is_some()).await {
-        Ok(life) => life.reason().cloned(),
-        Err(_) => None,
-    }
+/// Waits until a sandbox is stopped or ends, and tells its life then.
+pub(crate) async fn ending(life: &mut watch::Receiver<Life>) -> Life {
+    // As above, the sender is there for as long as the caller is.
+    let _ended = life.wait_for(Life::ends_work).await.map(drop);
+    life.borrow().clone()
 }
 
 /// An operation under way; its begin and its end are activity.
 #[derive(Debug)]
-pub(crate) struct Operation(pub(crate) Arc<Resident>);
+pub(crate) struct Operation(pub(crate) Arc<Resident>, Counts);
+
+/// Whether an operation counts as activity.
+#[derive(Debug)]
+struct Counts(bool);
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        self.0.activity.touch();
-        self.0.activity.operations.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// When something last happened, cheap enough to be told on every operation.
-struct Activity {
-    began: Instant,
-    /// Its age when `began` was taken: more than nothing after an adoption.
-    age_at_begin: Duration,
-    /// Microseconds from `began` to the last touch.
-    touched_us: AtomicU64,
-    operations: AtomicUsize,
-}
-
-impl Activity {
-    fn new(age_at_begin: Duration) -> Self {
-        Self {
-            began: Instant::now(),
-            age_at_begin,
-            touched_us: AtomicU64::new(0),
-            operations: AtomicUsize::new(0),
-        }
-    }
-
-    fn touch(&self) {
-        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.touched_us.fetch_max(now_us, Ordering::Relaxed);
-    }
-
-    fn ages(&self) -> Ages {
-        let operations = self.operations.load(Ordering::Relaxed);
-        let since = self.began.elapsed();
-        let touched = Duration::from_micros(self.touched_us.load(Ordering::Relaxed));
-        let idle = match operations {
-            0 => since.saturating_sub(touched),
-            _ => Duration::ZERO,
-        };
-        Ages {
-            age: self.age_at_begin + since,
-            idle,
-            operations,
+        if self.1.0 {
+            self.0.activity.end();
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use sandbox::{Ended, Id, Kind, Name, Space, State};
+use sandbox::{Condition, Ended, Id, Kind, Name, Space, State};
 use testkit::{Behaviour, FakeRuntime};
 use tokio::{runtime::Builder, time::sleep};
 
@@ -71,12 +71,16 @@ fn live<T>(life: impl Future<Output = T>) -> T {
 async fn operate(control: &Control, runtime: &FakeRuntime, dice: &mut Dice) {
     let (space, name) = at(dice.one(&NAMES));
     let patience = dice.millis(400);
-    match dice.below(12) {
+    match dice.below(18) {
         0..=3 => {
             let create = Create {
                 name: (dice.below(3) > 0).then_some(name),
                 idempotency_key: (dice.below(4) == 0).then(|| dice.one(&KEYS).to_owned()),
                 idle_timeout: (dice.below(4) == 0).then_some(Duration::from_millis(300)),
+                stop_after_idle: (dice.below(4) == 0).then_some(Duration::from_millis(200)),
+                pause_after_idle: (dice.below(8) == 0).then_some(Duration::from_millis(100)),
+                archive_after_stop: (dice.below(6) == 0).then_some(Duration::from_millis(200)),
+                delete_after_stop: (dice.below(8) == 0).then(|| dice.millis(300)),
                 ..Create::default()
             };
             let created = tokio::time::timeout(patience, control.create(create)).await;
@@ -111,6 +115,13 @@ async fn operate(control: &Control, runtime: &FakeRuntime, dice: &mut Dice) {
                 );
             }
         }
+        11..=12 => drop(tokio::time::timeout(patience, control.stop(&space, &name)).await),
+        13..=14 => drop(tokio::time::timeout(patience, control.start_again(&space, &name)).await),
+        15 => drop(tokio::time::timeout(patience, control.archive(&space, &name)).await),
+        16 => {
+            let labels = BTreeMap::from([("n".to_owned(), dice.below(9).to_string())]);
+            drop(control.set_labels(&space, &name, labels).await);
+        }
         _ => runtime.behave(|behaviour| {
             *behaviour = Behaviour {
                 create_time: dice.millis(100),
@@ -121,6 +132,10 @@ async fn operate(control: &Control, runtime: &FakeRuntime, dice: &mut Dice) {
                 destroy_failures: u32::from(dice.below(4) == 0),
                 pause_failures: u32::from(dice.below(4) == 0),
                 resume_failures: u32::from(dice.below(8) == 0),
+                stop_time: dice.millis(100),
+                stop_failures: u32::from(dice.below(4) == 0),
+                pack_time: dice.millis(200),
+                pack_failures: u32::from(dice.below(4) == 0),
                 die_at_start: dice.below(10) == 0,
                 ..Behaviour::default()
             };
@@ -184,7 +199,10 @@ async fn aftermath(path: &std::path::Path, runtime: &FakeRuntime, later: Duratio
                     .unwrap();
                 collect(pieces, 100).await.unwrap();
             }
-            state => assert_eq!(*state, State::Paused, "nothing is on its way any more"),
+            state => assert!(
+                matches!(state, State::Paused | State::Stopped | State::Archived),
+                "nothing is on its way any more: {state}"
+            ),
         }
     }
     picture
@@ -223,6 +241,15 @@ fn killed_servers_leave_one_story_and_nothing_else() {
         let left: Vec<_> = runtime.ids();
         let living: Vec<_> = picture.keys().cloned().collect();
         assert_eq!(left, living, "seed {seed}: runtime and registry");
+        for (id, (_, name, state)) in &picture {
+            let expected = match state {
+                State::Stopped => Condition::Stopped,
+                State::Archived => Condition::Archived,
+                _ => Condition::Alive,
+            };
+            let found = runtime.condition(id);
+            assert_eq!(found, Some(expected), "seed {seed}: {name} is {state}");
+        }
         for key in &memory.keys {
             let made = memory
                 .sandboxes
@@ -245,6 +272,8 @@ fn killed_servers_leave_one_story_and_nothing_else() {
     for word in [
         "running",
         "paused",
+        "stopped",
+        "archived",
         "deleted",
         "idle",
         "out_of_memory",

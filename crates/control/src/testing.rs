@@ -88,6 +88,8 @@ pub(crate) struct Bed {
     pub(crate) runtime: FakeRuntime,
     folder: TempDir,
     begun: Instant,
+    /// How long no server ran, by the time of day.
+    down: Duration,
 }
 
 impl Bed {
@@ -105,6 +107,7 @@ impl Bed {
             runtime,
             folder,
             begun: Instant::now(),
+            down: Duration::ZERO,
         }
     }
 
@@ -122,9 +125,15 @@ impl Bed {
         let config = core.config.clone();
         drop(core);
         between(&self.runtime);
-        let later = self.begun.elapsed();
+        let later = self.begun.elapsed() + self.down;
         let control = start(config, &self.runtime, later).await.unwrap();
         Self { control, ..self }
+    }
+
+    /// The same, when no server ran for so long.
+    pub(crate) async fn restart_later(mut self, down: Duration) -> Self {
+        self.down += down;
+        self.restart().await
     }
 
     pub(crate) fn store(&self) -> PathBuf {

@@ -15,8 +15,8 @@ use std::{
 use async_trait::async_trait;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sandbox::{
-    AgentStream, Capabilities, Created, Ended, Error, Found, Id, Image, Result, Runtime, Spec,
-    StepTime, Usage,
+    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Image, Limits, Result,
+    Runtime, Spec, StepTime, Usage,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -32,8 +32,10 @@ use crate::{
     image::Store,
     layout::Layout,
     network::{DnsForwarder, NetworkConfig},
-    spawner::{CREATE_DEADLINE, DESTROY_DEADLINE},
-    wire::{Answer, AnswerReader, Create, Handles, REQUEST_BYTES_MAX, Request, kind_from_text},
+    spawner::{CREATE_DEADLINE, DESTROY_DEADLINE, PACK_DEADLINE},
+    wire::{
+        Answer, AnswerReader, Create, Handles, Listed, REQUEST_BYTES_MAX, Request, kind_from_text,
+    },
 };
 
 /// How long the spawner may take for what neither makes nor ends a sandbox.
@@ -104,7 +106,7 @@ impl Embedded {
         };
         embedded.ask(&Request::Sweep, SWEEP_DEADLINE).await?;
         for found in embedded.list().await? {
-            if found.alive
+            if found.condition == Condition::Alive
                 && let Err(error) = embedded.live(&found.id).await
             {
                 tracing::warn!(id = %found.id, %error, "cannot take over a running sandbox");
@@ -229,6 +231,23 @@ impl Embedded {
         }
     }
 
+    /// Asks for something that ends with a running sandbox.
+    async fn make(&self, id: &Id, request: &Request) -> Result<Created> {
+        let (answer, descriptors) = self.ask(request, CREATE_DEADLINE).await?;
+        let Answer::Created { steps, dns } = answer else {
+            return Err(unexpected(&answer));
+        };
+        self.keep(id, descriptors, dns)?;
+        let steps = steps
+            .into_iter()
+            .map(|(step, us)| StepTime {
+                step,
+                duration: Duration::from_micros(us),
+            })
+            .collect();
+        Ok(Created { steps })
+    }
+
     /// Whether the image was there a moment ago.
     fn was_found(&self, image: &Image) -> bool {
         let found = self.found_images.lock();
@@ -256,6 +275,29 @@ impl Embedded {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Arc<Live>>> {
         // The map is whole after every statement that holds the lock.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sandbox as the spawner is asked for it.
+fn wanted(id: &Id, spec: &Spec) -> Create {
+    Create {
+        id: id.to_string(),
+        image: spec.image.to_string(),
+        env: spec.env.clone(),
+        memory_bytes: spec.limits.memory_bytes,
+        cpu_millis: spec.limits.cpu_millis,
+        pids: spec.limits.pids,
+        network: spec.network.as_str().to_owned(),
+    }
+}
+
+/// What a list says about one sandbox.
+fn condition(listed: &Listed) -> Condition {
+    match (listed.kept.as_deref(), listed.alive) {
+        (Some("pack"), _) => Condition::Archived,
+        (Some(_), _) => Condition::Stopped,
+        (None, true) => Condition::Alive,
+        (None, false) => Condition::Dead,
     }
 }
 
@@ -300,28 +342,8 @@ impl Runtime for Embedded {
             .acquire()
             .await
             .map_err(|_closed| Error::unavailable("the runtime is shutting down"))?;
-        let request = Request::Create(Create {
-            id: id.to_string(),
-            image: spec.image.to_string(),
-            env: spec.env.clone(),
-            memory_bytes: spec.limits.memory_bytes,
-            cpu_millis: spec.limits.cpu_millis,
-            pids: spec.limits.pids,
-            network: spec.network.as_str().to_owned(),
-        });
-        let (answer, descriptors) = self.ask(&request, CREATE_DEADLINE).await?;
-        let Answer::Created { steps, dns } = answer else {
-            return Err(unexpected(&answer));
-        };
-        self.keep(id, descriptors, dns)?;
-        let steps = steps
-            .into_iter()
-            .map(|(step, us)| StepTime {
-                step,
-                duration: Duration::from_micros(us),
-            })
-            .collect();
-        Ok(Created { steps })
+        let request = Request::Create(wanted(id, spec));
+        self.make(id, &request).await
     }
 
     async fn connect(&self, id: &Id) -> Result<AgentStream> {
@@ -385,6 +407,42 @@ impl Runtime for Embedded {
         self.order(Request::Resume { id }, REQUEST_DEADLINE).await
     }
 
+    async fn stop(&self, id: &Id) -> Result<()> {
+        let request = Request::Stop { id: id.to_string() };
+        // As for a removal.
+        drop(self.lock().remove(id));
+        self.order(request, DESTROY_DEADLINE).await
+    }
+
+    async fn start(&self, id: &Id, spec: &Spec) -> Result<Created> {
+        let _turn = self
+            .creating
+            .acquire()
+            .await
+            .map_err(|_closed| Error::unavailable("the runtime is shutting down"))?;
+        self.make(id, &Request::Start(wanted(id, spec))).await
+    }
+
+    async fn archive(&self, id: &Id) -> Result<()> {
+        let id = id.to_string();
+        self.order(Request::Archive { id }, PACK_DEADLINE).await
+    }
+
+    async fn restore(&self, id: &Id) -> Result<()> {
+        let id = id.to_string();
+        self.order(Request::Restore { id }, PACK_DEADLINE).await
+    }
+
+    async fn resize(&self, id: &Id, limits: &Limits) -> Result<()> {
+        let request = Request::Resize {
+            id: id.to_string(),
+            memory_bytes: limits.memory_bytes,
+            cpu_millis: limits.cpu_millis,
+            pids: limits.pids,
+        };
+        self.order(request, REQUEST_DEADLINE).await
+    }
+
     async fn destroy(&self, id: &Id) -> Result<()> {
         let request = Request::Destroy { id: id.to_string() };
         // The sockets of the name service keep the network alive. They close here,
@@ -400,7 +458,7 @@ impl Runtime for Embedded {
                 .map(|listed| {
                     Ok(Found {
                         id: listed.id.parse()?,
-                        alive: listed.alive,
+                        condition: condition(&listed),
                         host_restarted: listed.host_restarted,
                     })
                 })

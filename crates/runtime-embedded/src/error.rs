@@ -84,6 +84,14 @@ pub enum Step {
     DisconnectNetwork,
     /// Removing the sandbox's files.
     RemoveFiles,
+    /// Giving kept files to the ids of another slot.
+    ShiftOwners,
+    /// Packing the files of a sandbox.
+    PackFiles,
+    /// Unpacking the files of a sandbox.
+    UnpackFiles,
+    /// Changing the limits of a running sandbox.
+    Resize,
     /// Looking at what there is.
     ListSandboxes,
     /// Reading counters.
@@ -131,6 +139,10 @@ impl Step {
             Self::RemoveCgroup => "remove the control group",
             Self::DisconnectNetwork => "disconnect the network of",
             Self::RemoveFiles => "remove",
+            Self::ShiftOwners => "give new owners to",
+            Self::PackFiles => "pack",
+            Self::UnpackFiles => "unpack",
+            Self::Resize => "change the limit",
             Self::ListSandboxes => "list",
             Self::ReadUsage => "read",
         }
@@ -156,9 +168,11 @@ impl Step {
                 "the image names a working directory that cannot be used; change it in the image"
             }
             Self::ReadCertificates => "correct the configured path of the certificate bundle",
-            Self::WriteRecord | Self::MakeFolder | Self::PrepareUpper => {
-                "check the space and the permissions of the state folder"
-            }
+            Self::WriteRecord
+            | Self::MakeFolder
+            | Self::PrepareUpper
+            | Self::PackFiles
+            | Self::UnpackFiles => "check the space and the permissions of the state folder",
             _ => return None,
         })
     }

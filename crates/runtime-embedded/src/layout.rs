@@ -4,6 +4,7 @@
 //! <state>/sandboxes/<id>/        0700 root; its lock is the sandbox's lock
 //!             record.json        what was made
 //!             upper/  work/      the writable layer
+//!             pack.tar.zst       what was in it, of an archived sandbox
 //! <state>/trash/<id>/            files of removed sandboxes on their way out
 //! <state>/certificates/<digest>/ layers with the operator's certificates
 //! <run>/agents/<id>.sock         the agent's socket, for the server only
@@ -33,6 +34,8 @@ const DEFAULT_HOST_FOLDER: &str = "/run/sandboxai";
 pub(crate) const RECORD: &str = "record.json";
 /// The writable layer in a sandbox's folder.
 pub(crate) const UPPER: &str = "upper";
+/// The packed writable layer in the folder of an archived sandbox.
+pub(crate) const PACK: &str = "pack.tar.zst";
 /// Overlayfs's own folder beside it.
 pub(crate) const WORK: &str = "work";
 

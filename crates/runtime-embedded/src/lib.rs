@@ -27,6 +27,7 @@ mod error;
 pub mod image;
 mod images;
 pub mod init_contract;
+mod kept;
 mod layout;
 pub mod network;
 mod plan;

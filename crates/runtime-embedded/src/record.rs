@@ -1,6 +1,7 @@
 //! What is written down about each sandbox before and while it is made.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -17,6 +18,33 @@ use crate::{
 
 /// Largest record that is read back, bytes.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
+
+/// What there is of a sandbox without processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kept {
+    /// Its writable layer.
+    Files,
+    /// Its writable layer, packed.
+    Pack,
+}
+
+impl Kept {
+    /// The word of the record, e.g. `files`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Pack => "pack",
+        }
+    }
+}
+
+/// What the image says about the sandbox's processes, for when they start again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageWords {
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) workdir: String,
+}
 
 /// One sandbox, as far as it has been made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +63,15 @@ pub(crate) struct Record {
     pub(crate) worker: Identity,
     /// Its first process.
     pub(crate) init: Option<Identity>,
+    /// Absent in records from before sandboxes could be stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageWords>,
+    /// What is kept; nothing while it has processes, or is being given some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Kept>,
+    /// The slot whose ids some of its files may still have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files_slot: Option<u32>,
 }
 
 impl Record {
@@ -46,6 +83,16 @@ impl Record {
         fs::write(&draft, text)
             .and_then(|()| fs::rename(&draft, &path))
             .at(Step::WriteRecord, path.display())
+    }
+
+    /// The same, and does not return before it would survive the host.
+    pub(crate) fn write_durably(&self, folder: &Path) -> Result<(), Error> {
+        self.write(folder)?;
+        let sync = || -> io::Result<()> {
+            File::open(folder.join(RECORD))?.sync_all()?;
+            open_folder(folder)?.sync_all()
+        };
+        sync().at(Step::WriteRecord, folder.display())
     }
 
     /// Reads the record from the sandbox's folder; `None` when nothing was
@@ -116,6 +163,9 @@ mod tests {
                 started_ticks: 3,
             },
             init: None,
+            image: None,
+            kept: None,
+            files_slot: None,
         }
     }
 
@@ -130,6 +180,23 @@ mod tests {
             fs::read_to_string(folder.path().join(RECORD)).unwrap(),
             r#"{"scope":"default","owner":null,"slot":7,"open_network":true,"layers":["/state/images/layers/one"],"boot_id":"b","worker":{"pid":2,"started_ticks":3},"init":null}"#
         );
+    }
+
+    #[test]
+    fn what_is_kept_reads_back_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Record {
+            kept: Some(Kept::Pack),
+            image: Some(ImageWords {
+                env: BTreeMap::new(),
+                workdir: "/".into(),
+            }),
+            ..record()
+        };
+        kept.write_durably(folder.path()).unwrap();
+        assert_eq!(Record::read(folder.path()).unwrap(), Some(kept));
+        let text = fs::read_to_string(folder.path().join(RECORD)).unwrap();
+        assert!(text.ends_with(r#""image":{"env":{},"workdir":"/"},"kept":"pack"}"#));
     }
 
     #[test]

@@ -81,6 +81,28 @@ impl Slots {
         )
     }
 
+    /// Takes `slot` for `holder`, if nobody else has it; whether it is the holder's now.
+    pub(crate) fn take_this(&self, slot: u32, holder: &Holder) -> Result<bool, Error> {
+        let _lock = self.lock()?;
+        let path = self.folder.join(slot.to_string());
+        match read(&path).at(Step::TakeSlot, path.display())? {
+            Some(Content::Held(present)) => Ok(present.id == holder.id),
+            Some(Content::Unreadable) => Ok(false),
+            None => {
+                let text =
+                    serde_json::to_vec(holder).expect("strings and numbers always serialize");
+                OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&path)
+                    .and_then(|mut file| file.write_all(&text))
+                    .at(Step::TakeSlot, path.display())?;
+                Ok(true)
+            }
+        }
+    }
+
     /// Gives a slot back, if it is still the sandbox's.
     pub(crate) fn free(&self, slot: u32, id: &str) -> Result<(), Error> {
         let path = self.folder.join(slot.to_string());
@@ -241,6 +263,16 @@ mod tests {
         slots.free(slot, "a").unwrap();
         slots.free(slot, "a").unwrap();
         assert!(slots.held().is_empty());
+    }
+
+    #[test]
+    fn a_certain_slot_is_had_only_if_nobody_else_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (layout, mut slots) = slots(folder.path());
+        assert!(slots.take_this(0, &holder(&layout, "a")).unwrap());
+        assert!(slots.take_this(0, &holder(&layout, "a")).unwrap());
+        assert!(!slots.take_this(0, &holder(&layout, "b")).unwrap());
+        assert_eq!(slots.take(&holder(&layout, "b")).unwrap(), 1);
     }
 
     #[test]

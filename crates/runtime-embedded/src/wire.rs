@@ -36,6 +36,27 @@ pub(crate) enum Request {
     Destroy {
         id: String,
     },
+    /// Ends the processes of a sandbox and keeps its files.
+    Stop {
+        id: String,
+    },
+    /// Starts a stopped sandbox on its files; the image is what it was made from.
+    Start(Create),
+    /// Packs the files of a stopped sandbox.
+    Archive {
+        id: String,
+    },
+    /// Unpacks them.
+    Restore {
+        id: String,
+    },
+    /// Changes the limits of a running sandbox.
+    Resize {
+        id: String,
+        memory_bytes: u64,
+        cpu_millis: u32,
+        pids: u32,
+    },
     Pause {
         id: String,
     },
@@ -99,6 +120,9 @@ pub(crate) struct Listed {
     pub(crate) id: String,
     pub(crate) alive: bool,
     pub(crate) host_restarted: bool,
+    /// `files` or `pack`, for one that shall have no processes.
+    #[serde(default)]
+    pub(crate) kept: Option<String>,
 }
 
 /// The descriptors of a running sandbox.
@@ -245,7 +269,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_answer_arrives_in_any_pieces(ids in prop::collection::vec("[a-z]{1,26}", 0..20), piece in 1usize..64) {
-            let sandboxes = ids.into_iter().map(|id| Listed { id, alive: true, host_restarted: false }).collect();
+            let sandboxes = ids.into_iter().map(|id| Listed { id, alive: true, host_restarted: false, kept: None }).collect();
             let answer = Answer::List { sandboxes };
             let mut reader = AnswerReader::default();
             let mut found = None;

@@ -20,7 +20,7 @@ pub use id::{Id, Name, Space};
 pub use images::{FoundImage, ImageConfig, Images, NewImage};
 pub use limits::{Limits, Usage};
 pub use runtime::{
-    AgentStream, ByteStream, Capabilities, Created, Ended, Found, Runtime, StepTime,
+    AgentStream, ByteStream, Capabilities, Condition, Created, Ended, Found, Runtime, StepTime,
 };
 pub use spec::{Image, Lease, NetworkMode, Spec};
 pub use state::{EndReason, State};

@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Id, Images, Result, Spec, Usage};
+use crate::{Id, Images, Limits, Result, Spec, Usage};
 
 /// A byte stream in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -34,14 +34,27 @@ pub struct Created {
     pub steps: Vec<StepTime>,
 }
 
+/// What is there of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Its first process is alive.
+    Alive,
+    /// Its first process has ended, or it is half-made: it waits for
+    /// [`Runtime::stop`] or [`Runtime::destroy`].
+    Dead,
+    /// It was stopped, and its files are kept.
+    Stopped,
+    /// It was archived.
+    Archived,
+}
+
 /// A sandbox that the runtime still has, told on recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Its identity.
     pub id: Id,
-    /// Whether its first process is alive. A sandbox that is not alive only
-    /// waits for [`Runtime::destroy`].
-    pub alive: bool,
+    /// What is there of it.
+    pub condition: Condition,
     /// Whether it was made before the host's last restart.
     pub host_restarted: bool,
 }
@@ -126,6 +139,45 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`, or the failed step.
     async fn resume(&self, id: &Id) -> Result<()>;
+
+    /// Ends every process of the sandbox and frees all that only they need;
+    /// its files are kept. One that is dead becomes stopped too; stopping what is
+    /// stopped or archived is a success.
+    ///
+    /// # Errors
+    /// `NotFound`, or the failed step; calling again goes on where it stopped.
+    async fn stop(&self, id: &Id) -> Result<()>;
+
+    /// Starts a stopped sandbox: new processes with the limits and the
+    /// environment of `spec` on the kept files. When it returns,
+    /// [`Runtime::connect`] works. On failure, or when the future is dropped,
+    /// [`Runtime::stop`] makes it stopped again.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when it is not stopped, or the failed step.
+    async fn start(&self, id: &Id, spec: &Spec) -> Result<Created>;
+
+    /// Packs the files of a stopped sandbox and frees their space; archiving
+    /// what is archived is a success. Whenever it ends, the files are there,
+    /// packed or not.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when it is not stopped, or the failed step.
+    async fn archive(&self, id: &Id) -> Result<()>;
+
+    /// Makes an archived sandbox a stopped one, and ends an archiving that is
+    /// under way; restoring what is stopped is a success.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when it is neither, or the failed step.
+    async fn restore(&self, id: &Id) -> Result<()>;
+
+    /// Changes the limits of a running or paused sandbox.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it uses more memory than the new limit;
+    /// or the failed step.
+    async fn resize(&self, id: &Id, limits: &Limits) -> Result<()>;
 
     /// Ends and removes the sandbox with all that belongs to it. Removing what
     /// does not exist is a success.

@@ -110,6 +110,24 @@ pub struct Lease {
     pub delete_after_stop: Option<Duration>,
 }
 
+impl Lease {
+    /// Whether its files are kept when its processes end without being asked to:
+    /// whoever leased it with words about stopping expects to start it again.
+    #[must_use]
+    pub fn keeps_files(&self) -> bool {
+        let speaks_of_stopping = self.stop_after_idle.is_some()
+            || self.archive_after_stop.is_some()
+            || self.delete_after_stop.is_some();
+        speaks_of_stopping && !self.ends_on_stop()
+    }
+
+    /// Whether stopping it means its end.
+    #[must_use]
+    pub fn ends_on_stop(&self) -> bool {
+        self.delete_after_stop == Some(Duration::ZERO)
+    }
+}
+
 /// Everything needed to make one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {

@@ -80,6 +80,8 @@ pub enum EndReason {
     HostRestarted,
     /// Its server was shut down with "delete on shutdown".
     Shutdown,
+    /// It was stopped, and its lease ends what is stopped, at once or later.
+    Stopped,
 }
 
 impl EndReason {
@@ -95,6 +97,7 @@ impl EndReason {
             Self::FailedToStart(_) => "failed_to_start",
             Self::HostRestarted => "host_restarted",
             Self::Shutdown => "shutdown",
+            Self::Stopped => "stopped",
         }
     }
 
@@ -120,6 +123,7 @@ impl EndReason {
             "failed_to_start" => Self::FailedToStart(detail()),
             "host_restarted" => Self::HostRestarted,
             "shutdown" => Self::Shutdown,
+            "stopped" => Self::Stopped,
             _ => return None,
         })
     }
@@ -136,6 +140,7 @@ impl fmt::Display for EndReason {
             Self::FailedToStart(detail) => write!(f, "it failed to start: {detail}"),
             Self::HostRestarted => f.write_str("the host was restarted"),
             Self::Shutdown => f.write_str("its server was shut down"),
+            Self::Stopped => f.write_str("it was stopped, and its lease ends what is stopped"),
         }
     }
 }
@@ -155,6 +160,7 @@ mod tests {
             EndReason::FailedToStart("mount overlay: EINVAL".into()),
             EndReason::HostRestarted,
             EndReason::Shutdown,
+            EndReason::Stopped,
         ] {
             assert_eq!(
                 Some(reason.clone()),

@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use sandbox::{
-    AgentStream, Capabilities, Created, Ended, Error, Found, Id, Kind, Result, Runtime, Spec,
-    StepTime, Usage,
+    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Kind, Limits, Result,
+    Runtime, Spec, StepTime, Usage,
 };
 use tokio::sync::watch;
 
@@ -32,6 +32,10 @@ pub struct Behaviour {
     pub destroy_time: Duration,
     /// How long pausing and resuming take.
     pub pause_time: Duration,
+    /// How long stopping takes.
+    pub stop_time: Duration,
+    /// How long packing and unpacking take.
+    pub pack_time: Duration,
     /// So many creations fail, each leaving a half-made sandbox behind.
     pub create_failures: u32,
     /// So many removals fail, leaving everything as it was.
@@ -40,6 +44,12 @@ pub struct Behaviour {
     pub pause_failures: u32,
     /// So many attempts to resume fail.
     pub resume_failures: u32,
+    /// So many attempts to stop fail, leaving everything as it was.
+    pub stop_failures: u32,
+    /// So many attempts to pack or unpack fail.
+    pub pack_failures: u32,
+    /// Memory that resizing finds in use, bytes.
+    pub memory_in_use: u64,
     /// Images that exist; empty means that every image exists.
     pub images: Vec<String>,
     /// Whether new sandboxes have an agent that never answers.
@@ -79,9 +89,20 @@ struct Made {
     agent: Option<FakeAgent>,
     ended: watch::Sender<Option<Ended>>,
     host_restarted: bool,
+    /// What is kept of one without processes.
+    kept: Option<Condition>,
+    limits: Option<Limits>,
 }
 
 impl Made {
+    fn condition(&self) -> Condition {
+        match self.kept {
+            Some(kept) => kept,
+            None if self.alive() => Condition::Alive,
+            None => Condition::Dead,
+        }
+    }
+
     fn end(&self, ended: Ended) {
         self.ended.send_if_modified(|slot| {
             let first = slot.is_none();
@@ -143,6 +164,18 @@ impl FakeRuntime {
         self.lock().sandboxes.get(id)?.agent.clone()
     }
 
+    /// The limits that a sandbox was made or started with, or was given since.
+    #[must_use]
+    pub fn limits(&self, id: &Id) -> Option<Limits> {
+        self.lock().sandboxes.get(id)?.limits
+    }
+
+    /// What is there of a sandbox.
+    #[must_use]
+    pub fn condition(&self, id: &Id) -> Option<Condition> {
+        Some(self.lock().sandboxes.get(id)?.condition())
+    }
+
     /// Ends the first process of a sandbox, as a crash or the kernel would.
     pub fn kill(&self, id: &Id, ended: Ended) {
         if let Some(made) = self.lock().sandboxes.get(id) {
@@ -186,6 +219,28 @@ impl FakeRuntime {
         (time(&shared.behaviour), fails)
     }
 
+    /// Changes what is kept of a sandbox without processes.
+    async fn repack(&self, id: &Id, kept: Condition) -> Result<()> {
+        let (time, fails) = self.plan(
+            |behaviour| behaviour.pack_time,
+            |behaviour| &mut behaviour.pack_failures,
+        );
+        pass(time).await;
+        let mut shared = self.lock();
+        let Some(made) = shared.sandboxes.get_mut(id) else {
+            return Err(Error::not_found(format!("no sandbox {id} in the fake")));
+        };
+        match made.kept {
+            None => Err(Error::conflict(format!("sandbox {id} is not stopped"))),
+            Some(present) if present == kept => Ok(()),
+            Some(_) if fails => Err(Error::internal("the fake was told to fail")),
+            Some(_) => {
+                made.kept = Some(kept);
+                Ok(())
+            }
+        }
+    }
+
     async fn freeze(&self, id: &Id, frozen: bool) -> Result<()> {
         let (time, fails) = self.plan(
             |behaviour| behaviour.pause_time,
@@ -211,6 +266,8 @@ fn half_made() -> Made {
         agent: None,
         ended: watch::Sender::new(None),
         host_restarted: false,
+        kept: None,
+        limits: None,
     }
 }
 
@@ -270,6 +327,7 @@ impl Runtime for FakeRuntime {
             let agent = FakeAgent::new(spec.env.clone());
             agent.set_silent(behaviour.agents_are_silent);
             made.agent = Some(agent);
+            made.limits = Some(spec.limits);
             if behaviour.die_at_start {
                 made.end(Ended {
                     out_of_memory: false,
@@ -319,6 +377,104 @@ impl Runtime for FakeRuntime {
         self.freeze(id, false).await
     }
 
+    async fn stop(&self, id: &Id) -> Result<()> {
+        let (time, fails) = self.plan(
+            |behaviour| behaviour.stop_time,
+            |behaviour| &mut behaviour.stop_failures,
+        );
+        pass(time).await;
+        if fails {
+            return Err(Error::internal("the fake was told to fail"));
+        }
+        let mut shared = self.lock();
+        let Some(made) = shared.sandboxes.get_mut(id) else {
+            return Err(Error::not_found(format!("no sandbox {id} in the fake")));
+        };
+        made.end(Ended {
+            out_of_memory: false,
+            detail: "killed by signal 9".to_owned(),
+        });
+        made.kept.get_or_insert(Condition::Stopped);
+        Ok(())
+    }
+
+    async fn start(&self, id: &Id, spec: &Spec) -> Result<Created> {
+        let (time, fails) = self.plan(
+            |behaviour| behaviour.create_time,
+            |behaviour| &mut behaviour.create_failures,
+        );
+        {
+            let mut shared = self.lock();
+            let Some(made) = shared.sandboxes.get_mut(id) else {
+                return Err(Error::not_found(format!("no sandbox {id} in the fake")));
+            };
+            if made.kept != Some(Condition::Stopped) {
+                return Err(Error::conflict(format!("sandbox {id} is not stopped")));
+            }
+            // From here on it is half-started, until it is stopped again.
+            made.kept = None;
+        }
+        pass(time).await;
+        if fails {
+            return Err(Error::internal("step `fake`: the fake was told to fail"));
+        }
+        let start_time = {
+            let mut shared = self.lock();
+            let behaviour = shared.behaviour.clone();
+            let Some(made) = shared.sandboxes.get_mut(id) else {
+                return Err(Error::new(Kind::Cancelled, "destroyed while being started"));
+            };
+            if made.kept.is_some() {
+                return Err(Error::new(Kind::Cancelled, "stopped while being started"));
+            }
+            let before = made.agent.take();
+            let agent = FakeAgent::with_files_of(before.as_ref(), spec.env.clone());
+            agent.set_silent(behaviour.agents_are_silent);
+            *made = Made {
+                agent: Some(agent),
+                limits: Some(spec.limits),
+                ..half_made()
+            };
+            if behaviour.die_at_start {
+                made.end(Ended {
+                    out_of_memory: false,
+                    detail: "exit status 1".to_owned(),
+                });
+            }
+            behaviour.start_time
+        };
+        pass(start_time).await;
+        Ok(Created {
+            steps: vec![StepTime {
+                step: "fake".to_owned(),
+                duration: time + start_time,
+            }],
+        })
+    }
+
+    async fn archive(&self, id: &Id) -> Result<()> {
+        self.repack(id, Condition::Archived).await
+    }
+
+    async fn restore(&self, id: &Id) -> Result<()> {
+        self.repack(id, Condition::Stopped).await
+    }
+
+    async fn resize(&self, id: &Id, limits: &Limits) -> Result<()> {
+        let mut shared = self.lock();
+        let in_use = shared.behaviour.memory_in_use;
+        let Some(made) = shared.sandboxes.get_mut(id).filter(|made| made.alive()) else {
+            return Err(Error::not_found(format!("no sandbox {id} in the fake")));
+        };
+        if limits.memory_bytes < in_use {
+            return Err(Error::conflict(format!(
+                "field `memory_bytes`: {in_use} bytes are in use"
+            )));
+        }
+        made.limits = Some(*limits);
+        Ok(())
+    }
+
     async fn destroy(&self, id: &Id) -> Result<()> {
         let (time, fails) = self.plan(
             |behaviour| behaviour.destroy_time,
@@ -342,7 +498,7 @@ impl Runtime for FakeRuntime {
     async fn list(&self) -> Result<Vec<Found>> {
         let found = |(id, made): (&Id, &Made)| Found {
             id: id.clone(),
-            alive: made.alive(),
+            condition: made.condition(),
             host_restarted: made.host_restarted,
         };
         Ok(self.lock().sandboxes.iter().map(found).collect())

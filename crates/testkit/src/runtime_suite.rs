@@ -9,7 +9,7 @@
 use std::{fmt, future::Future, time::Duration};
 
 use agent_protocol::{Reply, Request, frame};
-use sandbox::{AgentStream, Error, Found, Id, Kind, Runtime, Spec};
+use sandbox::{AgentStream, Condition, Error, Found, Id, Kind, Runtime, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long one step may take, also on a busy machine.
@@ -54,6 +54,9 @@ pub async fn check_runtime(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
     if runtime.capabilities().pause.is_ok() {
         pausing(runtime, spec).await?;
     }
+    stopping(runtime, spec).await?;
+    archiving(runtime, spec).await?;
+    resizing(runtime, spec).await?;
     a_dropped_creation(runtime, spec).await?;
     a_crowd(runtime, spec).await
 }
@@ -81,6 +84,11 @@ async fn found(runtime: &dyn Runtime, id: &Id) -> Outcome<Option<Found>> {
         .await?
         .map_err(SuiteFailure::of("list"))?;
     Ok(all.into_iter().find(|found| found.id == *id))
+}
+
+async fn is_in(runtime: &dyn Runtime, id: &Id, condition: Condition) -> Outcome<bool> {
+    let found = found(runtime, id).await?;
+    Ok(found.is_some_and(|found| found.condition == condition))
 }
 
 async fn make(runtime: &dyn Runtime, spec: &Spec) -> Outcome<Id> {
@@ -168,7 +176,7 @@ async fn a_whole_life(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
         .map_err(SuiteFailure::of("check"))?;
     let id = make(runtime, spec).await?;
     must(
-        found(runtime, &id).await?.is_some_and(|found| found.alive),
+        is_in(runtime, &id, Condition::Alive).await?,
         "a sandbox that was made is listed as alive",
     )?;
     ping(&mut open(runtime, &id).await?).await?;
@@ -235,7 +243,7 @@ async fn pausing(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
         "a paused sandbox does not answer",
     )?;
     must(
-        found(runtime, &id).await?.is_some_and(|found| found.alive),
+        is_in(runtime, &id, Condition::Alive).await?,
         "a paused sandbox is alive",
     )?;
     within("resume", runtime.resume(&id))
@@ -246,6 +254,139 @@ async fn pausing(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
     within("pause", runtime.pause(&id))
         .await?
         .map_err(SuiteFailure::of("pausing again"))?;
+    unmake(runtime, &id).await
+}
+
+async fn stop(runtime: &dyn Runtime, id: &Id) -> Outcome {
+    within("stop", runtime.stop(id))
+        .await?
+        .map_err(SuiteFailure::of("stop"))?;
+    must(
+        is_in(runtime, id, Condition::Stopped).await?,
+        "a stopped sandbox is listed as stopped",
+    )
+}
+
+async fn start(runtime: &dyn Runtime, id: &Id, spec: &Spec) -> Outcome {
+    within("start", runtime.start(id, spec))
+        .await?
+        .map_err(SuiteFailure::of("start"))?;
+    must(
+        is_in(runtime, id, Condition::Alive).await?,
+        "a sandbox that was started is alive",
+    )?;
+    ping(&mut open(runtime, id).await?).await
+}
+
+async fn stopping(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
+    let unknown = new_id()?;
+    let kind = |result: sandbox::Result<()>| result.map_err(|error| error.kind);
+    must(
+        kind(within("stop", runtime.stop(&unknown)).await?) == Err(Kind::NotFound),
+        "stopping what does not exist is `NotFound`",
+    )?;
+    let id = make(runtime, spec).await?;
+    let started = within("start", runtime.start(&id, spec)).await?;
+    must(
+        kind(started.map(drop)) == Err(Kind::Conflict),
+        "starting what runs is a `Conflict`",
+    )?;
+    let mut stream = open(runtime, &id).await?;
+    stop(runtime, &id).await?;
+    let mut rest = Vec::new();
+    let closed = within("closing", stream.read_to_end(&mut rest)).await?;
+    must(
+        closed.is_err() || rest.is_empty(),
+        "a stream of a stopped sandbox is closed",
+    )?;
+    must(
+        within("connect", runtime.connect(&id)).await?.is_err(),
+        "connecting to a stopped sandbox fails",
+    )?;
+    stop(runtime, &id).await?;
+    start(runtime, &id, spec).await?;
+    if runtime.capabilities().pause.is_ok() {
+        within("pause", runtime.pause(&id))
+            .await?
+            .map_err(SuiteFailure::of("pausing"))?;
+        stop(runtime, &id).await?;
+        start(runtime, &id, spec).await?;
+    }
+    for patience_ms in [0, 1, 3, 8] {
+        stop(runtime, &id).await?;
+        let patience = Duration::from_millis(patience_ms);
+        // Dropped in the middle, or finished if it was faster.
+        let _either = tokio::time::timeout(patience, runtime.start(&id, spec)).await;
+    }
+    stop(runtime, &id).await?;
+    start(runtime, &id, spec).await?;
+    stop(runtime, &id).await?;
+    unmake(runtime, &id).await
+}
+
+async fn archiving(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
+    let id = make(runtime, spec).await?;
+    let archive = async || {
+        within("archive", runtime.archive(&id))
+            .await?
+            .map_err(SuiteFailure::of("archive"))
+    };
+    let restore = async || {
+        within("restore", runtime.restore(&id))
+            .await?
+            .map_err(SuiteFailure::of("restore"))
+    };
+    let refused = within("archive", runtime.archive(&id)).await?;
+    must(
+        refused.map_err(|error| error.kind) == Err(Kind::Conflict),
+        "archiving what runs is a `Conflict`",
+    )?;
+    stop(runtime, &id).await?;
+    restore().await?;
+    archive().await?;
+    archive().await?;
+    must(
+        is_in(runtime, &id, Condition::Archived).await?,
+        "an archived sandbox is listed as archived",
+    )?;
+    within("stop", runtime.stop(&id))
+        .await?
+        .map_err(SuiteFailure::of("stopping what is archived"))?;
+    let started = within("start", runtime.start(&id, spec)).await?;
+    must(
+        started.map(drop).map_err(|error| error.kind) == Err(Kind::Conflict),
+        "starting what is archived is a `Conflict`",
+    )?;
+    restore().await?;
+    restore().await?;
+    start(runtime, &id, spec).await?;
+    stop(runtime, &id).await?;
+    for patience_ms in [0, 1, 3, 8] {
+        let patience = Duration::from_millis(patience_ms);
+        let _either = tokio::time::timeout(patience, runtime.archive(&id)).await;
+        restore().await?;
+    }
+    archive().await?;
+    unmake(runtime, &id).await
+}
+
+async fn resizing(runtime: &dyn Runtime, spec: &Spec) -> Outcome {
+    let id = make(runtime, spec).await?;
+    let mut limits = spec.limits;
+    for (numerator, denominator) in [(2, 1), (1, 2)] {
+        limits.memory_bytes = limits.memory_bytes * numerator / denominator;
+        within("resize", runtime.resize(&id, &limits))
+            .await?
+            .map_err(SuiteFailure::of("resize"))?;
+        ping(&mut open(runtime, &id).await?).await?;
+    }
+    stop(runtime, &id).await?;
+    must(
+        within("resize", runtime.resize(&id, &limits))
+            .await?
+            .is_err(),
+        "resizing a stopped sandbox fails",
+    )?;
     unmake(runtime, &id).await
 }
 

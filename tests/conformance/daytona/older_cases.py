@@ -75,6 +75,11 @@ def run(sandbox: Any, session: str, command: str, **more: Any) -> Any:
     return sandbox.process.execute_session_command(session, sdk.SessionExecuteRequest(command=command, **more))
 
 
+def printed(answer: Any) -> str:
+    """What a command printed: 0.115.0 takes the last newline off, 0.21.0 may add one."""
+    return answer.result.rstrip("\n")
+
+
 def not_found(raised: Any) -> bool:
     return "not found" in str(raised.value).lower() or "404" in str(raised.value)
 
@@ -83,7 +88,7 @@ def test_create(make: Any) -> None:
     made = make(labels={"team": "blue"}, env_vars={"GREETING": "hello"}, auto_stop_interval=30)
     assert made.state == sdk.SandboxState.STARTED and made.id
     assert made.labels["team"] == "blue" and made.auto_stop_interval == 30
-    assert made.process.exec("echo $GREETING").result == "hello\n"
+    assert printed(made.process.exec("echo $GREETING")) == "hello"
 
 
 def test_create_from_an_image(daytona: Any) -> None:
@@ -93,7 +98,7 @@ def test_create_from_an_image(daytona: Any) -> None:
     made = daytona.create(params, timeout=120)
     try:
         assert made.memory == 1
-        assert made.process.exec("echo $A; python3 -c 'import numpy'").result == "b\n"
+        assert printed(made.process.exec("echo $A; python3 -c 'import numpy'")) == "b"
     finally:
         daytona.delete(made)
 
@@ -182,12 +187,13 @@ def test_preview_link(make: Any) -> None:
 
 def test_exec(sandbox: Any) -> None:
     answer = sandbox.process.exec("echo out; echo err >&2; exit 3")
-    assert (answer.exit_code, answer.result) == (3, "out\nerr\n")
+    assert (answer.exit_code, printed(answer)) == (3, "out\nerr")
 
 
 def test_exec_env_and_cwd(sandbox: Any) -> None:
-    answer = sandbox.process.exec('pwd; echo "$V"', cwd="/usr", env={"V": "a 'b' \"c\" $d ü"})
-    assert answer.result == "/usr\na 'b' \"c\" $d ü\n"
+    """These SDKs put values unquoted into a command line of their own: no blanks, no quotes."""
+    answer = sandbox.process.exec('pwd; echo "$V"', cwd="/usr", env={"V": "sk-a_b=c/d+ü"})
+    assert printed(answer) == "/usr\nsk-a_b=c/d+ü"
 
 
 def test_exec_timeout(sandbox: Any) -> None:
@@ -200,14 +206,14 @@ def test_exec_timeout(sandbox: Any) -> None:
 
 def test_code_run(sandbox: Any) -> None:
     answer = sandbox.process.code_run("import sys\nprint(6 * 7)\nsys.exit(5)")
-    assert (answer.exit_code, answer.result) == (5, "42\n")
+    assert (answer.exit_code, printed(answer)) == (5, "42")
 
 
 def test_code_run_argv_and_env(sandbox: Any) -> None:
     answer = sandbox.process.code_run(
         "import os, sys; print(sys.argv[1:], os.environ['M'])", sdk.CodeRunParams(argv=["x"], env={"M": "n"})
     )
-    assert answer.result == "['x'] n\n"
+    assert printed(answer) == "['x'] n"
 
 
 def test_code_run_gives_charts(sandbox: Any) -> None:
@@ -233,6 +239,7 @@ def test_upload_many(sandbox: Any, folder: str) -> None:
     assert sandbox.fs.download_file(f"{folder}/9/f") == b"9"
 
 
+@pytest.mark.skipif(OLD, reason="0.21.0 calls httpx in a way that no httpx takes")
 def test_download_to_a_local_path(sandbox: Any, folder: str, tmp_path: Any) -> None:
     sandbox.fs.upload_file(b"content", f"{folder}/f")
     sandbox.fs.download_file(f"{folder}/f", str(tmp_path / "f"))
@@ -268,7 +275,7 @@ def test_a_file_that_is_absent(sandbox: Any, folder: str) -> None:
 def test_relative_paths(sandbox: Any) -> None:
     """Of 0.21.0 below the home folder, later below the working folder."""
     sandbox.fs.upload_file(b"relative", "a-folder/file.txt")
-    assert sandbox.process.exec(f"cat {'/root' if OLD else '/workspace'}/a-folder/file.txt").result == "relative"
+    assert printed(sandbox.process.exec(f"cat {'/root' if OLD else '/workspace'}/a-folder/file.txt")) == "relative"
     assert sandbox.fs.download_file("a-folder/file.txt") == b"relative"
 
 
@@ -334,11 +341,13 @@ def test_git(sandbox: Any, folder: str) -> None:
     answer = sandbox.git.commit(clone, "Second", "B. Author", "b@example.com")
     assert len(answer.sha) == 40
     sandbox.git.push(clone)
-    assert sandbox.process.exec(f"git -C {origin} log -1 --format=%an:%s main").result == "B. Author:Second\n"
-    sandbox.git.create_branch(clone, "side")
-    assert set(sandbox.git.branches(clone).branches) == {"main", "side"}
-    sandbox.git.checkout_branch(clone, "main")
-    sandbox.git.delete_branch(clone, "side")
+    assert printed(sandbox.process.exec(f"git -C {origin} log -1 --format=%an:%s main")) == "B. Author:Second"
+    assert sandbox.git.branches(clone).branches == ["main"]
+    if not OLD:
+        sandbox.git.create_branch(clone, "side")
+        assert set(sandbox.git.branches(clone).branches) == {"main", "side"}
+        sandbox.git.checkout_branch(clone, "main")
+        sandbox.git.delete_branch(clone, "side")
     sandbox.git.pull(clone)
     assert sandbox.git.status(clone).current_branch == "main"
 
@@ -363,7 +372,7 @@ def test_build_a_snapshot(daytona: Any) -> None:
     daytona.snapshot.create(params, on_logs=logs.append, timeout=120)
     try:
         made = daytona.create(sdk.CreateSandboxFromSnapshotParams(snapshot=name))
-        assert made.process.exec("cat /made; echo $E").result == "line-2\nf\n"
+        assert printed(made.process.exec("cat /made; echo $E")) == "line-2\nf"
         daytona.delete(made)
     finally:
         daytona.snapshot.delete(daytona.snapshot.get(name))
@@ -375,7 +384,7 @@ def test_the_async_client(config: Any) -> None:
         try:
             sandboxes = await asyncio.gather(*(daytona.create() for _ in range(5)))
             answers = await asyncio.gather(*(one.process.exec(f"echo {n}") for n, one in enumerate(sandboxes)))
-            assert [answer.result for answer in answers] == [f"{n}\n" for n in range(5)]
+            assert [printed(answer) for answer in answers] == [f"{n}" for n in range(5)]
             await sandboxes[0].fs.upload_file(b"async", "/tmp/f")
             assert await sandboxes[0].fs.download_file("/tmp/f") == b"async"
             await asyncio.gather(*(daytona.delete(one) for one in sandboxes))

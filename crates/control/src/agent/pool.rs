@@ -45,6 +45,11 @@ impl Pool {
         }
     }
 
+    /// Keeps connections again, to the new agent of a sandbox that is started again.
+    pub(crate) fn open(&self) {
+        self.lock().closed = false;
+    }
+
     /// Closes all connections, and keeps none from here on.
     pub(crate) fn close(&self) {
         let mut idle = self.lock();

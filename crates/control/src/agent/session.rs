@@ -41,8 +41,21 @@ impl Session {
     /// # Errors
     /// `SandboxLost` when there is no connection to be had.
     pub(crate) async fn open(runtime: &dyn Runtime, resident: &Arc<Resident>) -> Result<Self> {
+        Self::begin(runtime, resident.operate()).await
+    }
+
+    /// Begins an operation of the server's own, which is no activity.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub(crate) async fn visit(runtime: &dyn Runtime, resident: &Arc<Resident>) -> Result<Self> {
+        Self::begin(runtime, resident.visit()).await
+    }
+
+    async fn begin(runtime: &dyn Runtime, operation: Operation) -> Result<Self> {
+        let resident = Arc::clone(&operation.0);
         let mut session = Self {
-            operation: resident.operate(),
+            operation,
             life: resident.watch(),
             conversation: None,
             input: Input::none(),
@@ -150,12 +163,15 @@ impl Session {
     /// The error for the world: how the sandbox ended, if that explains it.
     async fn explain(&mut self, error: AgentError) -> Error {
         let name = &self.operation.0.name;
-        // Of one that is still being made, its owner learns from this error.
-        let is_made = self.life.borrow().state() != State::Creating;
+        // Of one that is still being made or started, its owner learns from this error.
+        let is_made = !matches!(
+            self.life.borrow().state(),
+            State::Creating | State::Starting
+        );
         if is_made && let Some(time_max) = error.reason_time_max() {
             let known = tokio::time::timeout(time_max, ending(&mut self.life));
-            if let Ok(reason) = known.await {
-                return self.operation.0.lost(reason.as_ref());
+            if let Ok(life) = known.await {
+                return self.operation.0.over(&life);
             }
             if self.life.borrow().state() == State::Paused {
                 return Error::conflict(format!(

@@ -181,6 +181,21 @@ async fn a_server_does_not_start_when_the_runtime_cannot_tell_what_it_has() {
         async fn resume(&self, _: &Id) -> sandbox::Result<()> {
             Err(sandbox::Error::internal("blind"))
         }
+        async fn stop(&self, _: &Id) -> sandbox::Result<()> {
+            panic!("nothing may be stopped")
+        }
+        async fn start(&self, _: &Id, _: &sandbox::Spec) -> sandbox::Result<sandbox::Created> {
+            Err(sandbox::Error::internal("blind"))
+        }
+        async fn archive(&self, _: &Id) -> sandbox::Result<()> {
+            Err(sandbox::Error::internal("blind"))
+        }
+        async fn restore(&self, _: &Id) -> sandbox::Result<()> {
+            Err(sandbox::Error::internal("blind"))
+        }
+        async fn resize(&self, _: &Id, _: &sandbox::Limits) -> sandbox::Result<()> {
+            Err(sandbox::Error::internal("blind"))
+        }
         async fn destroy(&self, _: &Id) -> sandbox::Result<()> {
             panic!("nothing may be destroyed")
         }

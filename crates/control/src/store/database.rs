@@ -8,7 +8,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
-use sandbox::{Id, State};
+use sandbox::{Id, Lease, Limits, State};
 
 use super::{Change, Memory, Note, StoreError, rows, schema::MIGRATIONS};
 use crate::{EventRecord, Sandbox, Tombstone, lifecycle::final_state, registry::KeyUse};
@@ -229,13 +229,32 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
             id,
             state,
             active_ms,
+            stopped,
             note,
         } => {
             transaction
-                .prepare_cached("UPDATE sandboxes SET state = ?2, active_ms = ?3 WHERE id = ?1")?
-                .execute(params![id.as_str(), state.as_str(), active_ms])?;
+                .prepare_cached(
+                    "UPDATE sandboxes SET state = ?2, active_ms = ?3, stopped_ms = ?4, fault = ?5 \
+                     WHERE id = ?1",
+                )?
+                .execute(params![
+                    id.as_str(),
+                    state.as_str(),
+                    active_ms,
+                    stopped.as_ref().map(|stop| stop.at_ms),
+                    stopped.as_ref().and_then(|stop| stop.fault.as_deref()),
+                ])?;
             log(transaction, id, note)
         }
+        Change::Active(news) => {
+            let mut update =
+                transaction.prepare_cached("UPDATE sandboxes SET active_ms = ?2 WHERE id = ?1")?;
+            for (id, active_ms) in news {
+                update.execute(params![id.as_str(), active_ms])?;
+            }
+            Ok(())
+        }
+        Change::Respecified { id, lease, limits } => respecify(transaction, id, lease, limits),
         Change::Ending { id, reason } => {
             transaction
                 .prepare_cached(
@@ -301,6 +320,33 @@ fn insert(transaction: &Transaction<'_>, sandbox: &Sandbox) -> rusqlite::Result<
             spec.lease.pause_after_idle.map(rows::millis),
             spec.lease.archive_after_stop.map(rows::millis),
             spec.lease.delete_after_stop.map(rows::millis),
+        ])?;
+    Ok(())
+}
+
+fn respecify(
+    transaction: &Transaction<'_>,
+    id: &Id,
+    lease: &Lease,
+    limits: &Limits,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "UPDATE sandboxes SET idle_ms = ?2, lifetime_ms = ?3, stop_idle_ms = ?4, \
+             pause_idle_ms = ?5, archive_stopped_ms = ?6, delete_stopped_ms = ?7, \
+             memory_bytes = ?8, cpu_millis = ?9, pids = ?10 WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_str(),
+            lease.idle_timeout.map(rows::millis),
+            lease.lifetime_max.map(rows::millis),
+            lease.stop_after_idle.map(rows::millis),
+            lease.pause_after_idle.map(rows::millis),
+            lease.archive_after_stop.map(rows::millis),
+            lease.delete_after_stop.map(rows::millis),
+            rows::integer(limits.memory_bytes),
+            limits.cpu_millis,
+            limits.pids,
         ])?;
     Ok(())
 }

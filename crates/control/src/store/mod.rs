@@ -21,10 +21,10 @@ use std::{
     time::Duration,
 };
 
-use sandbox::{EndReason, Error, Id, Result, State};
+use sandbox::{EndReason, Error, Id, Lease, Limits, Result, State};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{EventRecord, Sandbox, Tombstone, registry::KeyUse};
+use crate::{EventRecord, Sandbox, Stop, Tombstone, registry::KeyUse};
 
 #[cfg(test)]
 use database::Database;
@@ -133,6 +133,8 @@ pub(crate) enum Change {
         id: Id,
         state: State,
         active_ms: i64,
+        /// Since when it has no processes.
+        stopped: Option<Stop>,
         note: Note,
     },
     /// What callers and facades remember about a sandbox changed.
@@ -140,6 +142,14 @@ pub(crate) enum Change {
         id: Id,
         labels: BTreeMap<String, String>,
         annotations: BTreeMap<String, String>,
+    },
+    /// When sandboxes were last active, milliseconds since the epoch.
+    Active(Vec<(Id, i64)>),
+    /// A sandbox got another lease, or other limits.
+    Respecified {
+        id: Id,
+        lease: Lease,
+        limits: Limits,
     },
     /// A sandbox is about to be removed.
     Ending { id: Id, reason: EndReason },

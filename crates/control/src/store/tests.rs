@@ -65,6 +65,7 @@ fn running(sandbox: &Sandbox) -> Change {
         id: sandbox.id.clone(),
         state: State::Running,
         active_ms: 2000,
+        stopped: None,
         note: note("created"),
     }
 }

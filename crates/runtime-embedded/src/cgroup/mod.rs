@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandbox::Usage;
+use sandbox::{Limits, Usage};
 
 use crate::{
     error::{At as _, Error, Step},
@@ -72,6 +72,11 @@ pub(crate) trait Cgroups: fmt::Debug + Send + Sync {
     fn entrance(&self, id: &str) -> Result<Entrance, Error>;
     /// What the agent is given.
     fn open_for_agent(&self, id: &str) -> Result<AgentFiles, Error>;
+    /// Sets new limits of the workload.
+    ///
+    /// # Errors
+    /// `Conflict` when more memory is in use than may be then; or the failed step.
+    fn resize(&self, id: &str, limits: Limits) -> sandbox::Result<()>;
     /// Stops every process of the sandbox where it is.
     fn freeze(&self, id: &str) -> Result<(), Error>;
     /// Whether they were told to stop.
@@ -198,6 +203,14 @@ fn list(folder: &Path) -> Result<Vec<String>, Error> {
         }
     }
     Ok(names)
+}
+
+/// The error of a memory limit below what is in use.
+fn in_use(limits: Limits) -> sandbox::Error {
+    sandbox::Error::conflict(format!(
+        "field `memory_bytes`: the sandbox uses more than {} bytes; end some of its processes first, or give it more",
+        limits.memory_bytes
+    ))
 }
 
 /// Cpu time per period, in microseconds; the kernel refuses less than a millisecond.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use sandbox::Usage;
+use sandbox::{Limits, Usage};
 
 use super::{
     AGENT, AgentFiles, CPU_PERIOD_US, Cgroups, Entrance, USER,
@@ -120,6 +120,18 @@ impl Legacy {
         Ok(())
     }
 
+    /// Puts a memory limit back as far as possible.
+    fn limit_memory_again(&self, id: &str, bytes: u64) {
+        let Some(group) = self.group(Controller::Memory, id) else {
+            return;
+        };
+        let group = group.join(USER);
+        for file in ["memory.memsw.limit_in_bytes", "memory.limit_in_bytes"] {
+            // Absent, or still as it was.
+            let _ = fs::write(group.join(file), bytes.to_string());
+        }
+    }
+
     fn limit_pids(&self, id: &str, name: &str, pids: u32) -> Result<(), Error> {
         match self.group(Controller::Pids, id) {
             None => Ok(()),
@@ -223,6 +235,34 @@ impl Cgroups for Legacy {
         self.limit_pids(id, USER, plan.user.pids)?;
         self.limit_pids(id, AGENT, plan.agent_pids)?;
         self.limit_cpu(id, plan.user.cpu_millis)
+    }
+
+    fn resize(&self, id: &str, limits: Limits) -> sandbox::Result<()> {
+        if let Some(group) = self.group(Controller::Memory, id) {
+            let group = group.join(USER);
+            let path = group.join("memory.limit_in_bytes");
+            let present = super::read_number(&path).at(Step::Resize, path.display())?;
+            let mut files = vec![path, group.join("memory.memsw.limit_in_bytes")];
+            // Absent where swap is not accounted.
+            files.retain(|file| file.exists());
+            // The limit with swap can never be the lower one.
+            if limits.memory_bytes > present {
+                files.reverse();
+            }
+            for file in files {
+                // The kernel frees what it can, and refuses when that is not enough.
+                match fs::write(&file, limits.memory_bytes.to_string()) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                        // As before; the first file may have been changed already.
+                        self.limit_memory_again(id, present);
+                        return Err(super::in_use(limits));
+                    }
+                    result => result.at(Step::Resize, file.display())?,
+                }
+            }
+        }
+        self.limit_pids(id, USER, limits.pids)?;
+        Ok(self.limit_cpu(id, limits.cpu_millis)?)
     }
 
     fn entrance(&self, id: &str) -> Result<Entrance, Error> {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sandbox::Usage;
+use sandbox::{Limits, Usage};
 
 use super::{AGENT, AgentFiles, CPU_PERIOD_US, Cgroups, Entrance, USER};
 use crate::{
@@ -75,6 +75,26 @@ impl Cgroups for Unified {
         set(user.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))?;
         set(user.join("pids.max"), plan.user.pids.to_string())?;
         set(agent.join("pids.max"), plan.agent_pids.to_string())
+    }
+
+    fn resize(&self, id: &str, limits: Limits) -> sandbox::Result<()> {
+        let user = self.group(id).join(USER);
+        let set = |file: &str, value: String| {
+            let path = user.join(file);
+            super::write(Step::Resize, &path, value)
+        };
+        // A limit below what is in use makes the kernel kill; what it could free
+        // instead does not count.
+        let stat = user.join("memory.stat");
+        let bytes = |key| super::read_key(&stat, key).unwrap_or(0);
+        let held = bytes("anon") + bytes("shmem") + bytes("slab_unreclaimable");
+        if held > limits.memory_bytes {
+            return Err(super::in_use(limits));
+        }
+        set("memory.max", limits.memory_bytes.to_string())?;
+        let quota = super::cpu_quota_us(limits.cpu_millis);
+        set("cpu.max", format!("{quota} {CPU_PERIOD_US}"))?;
+        Ok(set("pids.max", limits.pids.to_string())?)
     }
 
     fn entrance(&self, id: &str) -> Result<Entrance, Error> {
@@ -203,8 +223,6 @@ pub(super) fn kill(group: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use sandbox::Limits;
-
     use super::*;
 
     const PLAN: CgroupPlan = CgroupPlan {
@@ -229,6 +247,25 @@ mod tests {
         assert_eq!(read("user/memory.max"), "536870912");
         assert_eq!(read("user/cpu.max"), "150000 100000");
         assert_eq!(read("user/pids.max"), "256");
+
+        let stat = mount.path().join("sandboxai/one/user/memory.stat");
+        fs::write(stat, "anon 1000000\nfile 900000000\nshmem 0\n").unwrap();
+        let smaller = Limits {
+            memory_bytes: 2_000_000,
+            cpu_millis: 500,
+            pids: 9,
+        };
+        cgroups.resize("one", smaller).unwrap();
+        assert_eq!(read("user/memory.max"), "2000000");
+        assert_eq!(read("user/cpu.max"), "50000 100000");
+        assert_eq!(read("user/pids.max"), "9");
+        let too_small = Limits {
+            memory_bytes: 999_999,
+            ..smaller
+        };
+        let error = cgroups.resize("one", too_small).unwrap_err();
+        assert_eq!(error.kind, sandbox::Kind::Conflict);
+        assert_eq!(read("user/memory.max"), "2000000");
         assert_eq!(read("agent/memory.max"), "33554432");
         assert_eq!(read("agent/pids.max"), "64");
         assert_eq!(cgroups.list().unwrap(), ["one"]);

@@ -47,7 +47,7 @@ pub fn leaks(config: &Config) -> Vec<Leak> {
         }
     }
     for (id, path) in entries(&layout.sandboxes()) {
-        if !is_running(&path) {
+        if !is_at_home(&path) {
             leaks.push(Leak::new("folder", path.display().to_string()));
         }
         known.insert(id);
@@ -69,12 +69,13 @@ pub fn leaks(config: &Config) -> Vec<Leak> {
     leaks
 }
 
-/// Whether a first process exists, or somebody is making one.
-fn is_running(folder: &Path) -> bool {
+/// Whether a first process exists, somebody is making one, or none shall exist.
+fn is_at_home(folder: &Path) -> bool {
     let Ok(Some(record)) = Record::read(folder) else {
         return false;
     };
     match record.init {
+        _ if record.kept.is_some() => true,
         Some(init) => init.is_alive(),
         None => Identity::is_alive(record.worker),
     }

@@ -36,15 +36,20 @@ impl TryFrom<Create> for Wanted {
         Ok(Self {
             id: request.id.parse()?,
             image: request.image.parse()?,
-            limits: Limits {
-                memory_bytes: within("memory", request.memory_bytes, &MEMORY_BYTES, "bytes")?,
-                cpu_millis: within("cpu", request.cpu_millis, &CPU_MILLIS, "thousandths")?,
-                pids: within("pids", request.pids, &PIDS, "processes")?,
-            },
+            limits: limits(request.memory_bytes, request.cpu_millis, request.pids)?,
             network: request.network.parse()?,
             env: request.env,
         })
     }
+}
+
+/// The limits of a request to change them, checked.
+pub(super) fn limits(memory_bytes: u64, cpu_millis: u32, pids: u32) -> Result<Limits> {
+    Ok(Limits {
+        memory_bytes: within("memory", memory_bytes, &MEMORY_BYTES, "bytes")?,
+        cpu_millis: within("cpu", cpu_millis, &CPU_MILLIS, "thousandths")?,
+        pids: within("pids", pids, &PIDS, "processes")?,
+    })
 }
 
 fn within<T: PartialOrd + std::fmt::Display + Copy>(

@@ -1,6 +1,7 @@
 //! Makes one sandbox, in a worker that does nothing else.
 
 use std::{
+    ffi::CString,
     fs::{self, DirBuilder, File, Permissions},
     io,
     os::{
@@ -32,11 +33,12 @@ use crate::{
     cgroup::{AgentFiles, Entrance},
     error::{At as _, Error, Step},
     image::Store,
-    layout::{UPPER, WORK},
+    kept::{self, Ids},
+    layout::{UPPER, WORK, open_folder},
     network::{self, DnsSockets},
     plan::{Plan, Wish, uid_base},
     process::Identity,
-    record::Record,
+    record::{ImageWords, Record},
     wire::Handles,
 };
 
@@ -54,6 +56,8 @@ pub(super) struct Prepared {
     pub(super) slot: u32,
     /// The sandbox's folder, locked.
     pub(super) lock: File,
+    /// What was written down about one that is only started again.
+    pub(super) again: Option<Record>,
 }
 
 /// A sandbox that runs.
@@ -162,22 +166,10 @@ fn make_parts(
     let (wanted, slot) = (&prepared.wanted, prepared.slot);
     let id = wanted.id.as_str();
     let folder = host.layout.sandbox(id);
-    let store = Store::open(host.layout.state())?;
-    let hold = store.hold()?;
-    let image = store.resolve(&wanted.image)?;
-    watch.lap("image");
-    let record = Record {
-        scope: host.config.scope.clone(),
-        owner: host.config.ephemeral.then_some(host.server),
-        slot,
-        open_network: wanted.network == sandbox::NetworkMode::Open,
-        layers: image.layers,
-        boot_id: host.boot_id.clone(),
-        worker: Identity::own().at(Step::WriteRecord, "the worker's identity")?,
-        init: None,
+    let (record, image) = match &prepared.again {
+        Some(earlier) => again(host, prepared, earlier, &folder)?,
+        None => anew(host, prepared, &folder, watch)?,
     };
-    record.write(&folder)?;
-    drop(hold);
     let plan = Plan::new(&Wish {
         id: &wanted.id,
         slot,
@@ -190,7 +182,7 @@ fn make_parts(
         ca_layer: host.ca_layer.as_deref(),
     });
     watch.lap("record");
-    prepare_upper(&plan, &folder)?;
+    prepare_upper(&plan, &folder, prepared.again.is_none())?;
     watch.lap("files");
     host.cgroups.create(id, &plan.cgroup)?;
     let files = host.cgroups.open_for_agent(id)?;
@@ -210,14 +202,101 @@ fn make_parts(
     })
 }
 
-/// Makes the writable layer, still empty.
-fn prepare_upper(plan: &Plan, folder: &Path) -> Result<(), Error> {
+/// Writes down a sandbox that is to be made.
+fn anew(
+    host: &Host,
+    prepared: &Prepared,
+    folder: &Path,
+    watch: &mut Stopwatch,
+) -> sandbox::Result<(Record, ImageWords)> {
+    let store = Store::open(host.layout.state())?;
+    // Until it is written down that they are used, no layer may go.
+    let hold = store.hold()?;
+    let image = store.resolve(&prepared.wanted.image)?;
+    watch.lap("image");
+    let words = ImageWords {
+        env: image.env,
+        workdir: image.workdir,
+    };
+    let record = Record {
+        scope: host.config.scope.clone(),
+        owner: host.config.ephemeral.then_some(host.server),
+        slot: prepared.slot,
+        open_network: prepared.wanted.network == sandbox::NetworkMode::Open,
+        layers: image.layers,
+        boot_id: host.boot_id.clone(),
+        worker: Identity::own().at(Step::WriteRecord, "the worker's identity")?,
+        init: None,
+        image: Some(words.clone()),
+        kept: None,
+        files_slot: None,
+    };
+    record.write(folder)?;
+    drop(hold);
+    Ok((record, words))
+}
+
+/// Writes down a sandbox that is to be started on its kept files, and gives them to
+/// the ids of its slot, should that be another one than before.
+fn again(
+    host: &Host,
+    prepared: &Prepared,
+    earlier: &Record,
+    folder: &Path,
+) -> sandbox::Result<(Record, ImageWords)> {
+    let words = match &earlier.image {
+        Some(words) => words.clone(),
+        // Made before this was written down: the image of the same name must do.
+        None => {
+            let image = Store::open(host.layout.state())?.resolve(&prepared.wanted.image)?;
+            ImageWords {
+                env: image.env,
+                workdir: image.workdir,
+            }
+        }
+    };
+    let slot = prepared.slot;
+    let files_slot = earlier.files_slot.unwrap_or(earlier.slot);
+    let mut record = Record {
+        owner: host.config.ephemeral.then_some(host.server),
+        slot,
+        open_network: prepared.wanted.network == sandbox::NetworkMode::Open,
+        boot_id: host.boot_id.clone(),
+        worker: Identity::own().at(Step::WriteRecord, "the worker's identity")?,
+        init: None,
+        kept: None,
+        files_slot: (files_slot != slot).then_some(files_slot),
+        ..earlier.clone()
+    };
+    record.write(folder)?;
+    if let Some(files_slot) = record.files_slot {
+        let upper = folder.join(UPPER);
+        let upper = open_folder(&upper).at(Step::ShiftOwners, upper.display())?;
+        kept::shift(&upper.into(), Ids::of(files_slot), Ids::of(slot))?;
+        record.files_slot = None;
+        record.write(folder)?;
+    }
+    Ok((record, words))
+}
+
+/// Makes the writable layer, still empty; or lets the one that is there be mounted
+/// again, for which overlayfs wants a new folder of its own.
+fn prepare_upper(plan: &Plan, folder: &Path, is_new: bool) -> Result<(), Error> {
     let at = Step::PrepareUpper;
     let (upper, work) = (folder.join(UPPER), folder.join(WORK));
+    if !is_new {
+        let name = CString::new(WORK).at(at, work.display())?;
+        open_folder(folder)
+            .and_then(|folder| sys::tree::remove(folder, &name))
+            .at(at, work.display())?;
+    }
     DirBuilder::new()
         .mode(0o700)
         .create(&work)
         .at(at, work.display())?;
+    if !is_new {
+        return Ok(());
+    }
     DirBuilder::new()
         .mode(0o755)
         .create(&upper)

@@ -22,7 +22,7 @@ use crate::{
     plan::CA_BUNDLE,
     process::{Identity, boot_id},
     seccomp::Filter,
-    slot::Slots,
+    slot::{Holder, Slots},
 };
 
 /// Largest certificate bundle, bytes; the usual ones have 200 KiB.
@@ -46,6 +46,15 @@ pub(super) struct Host {
 }
 
 impl Host {
+    /// Who has the slot of sandbox `id`.
+    pub(super) fn holder(&self, id: &str) -> Holder {
+        Holder {
+            id: id.to_owned(),
+            state_dir: self.layout.state().to_owned(),
+            spawner: self.spawner,
+        }
+    }
+
     /// Prepares folders, control groups and the firewall.
     pub(super) fn new(mut config: SpawnerConfig, agent: OwnedFd) -> Result<Self, Error> {
         let layout = Layout::new(&config.state_dir, &config.run_dir, &config.network.lock_dir);

@@ -11,6 +11,7 @@ mod host;
 mod id_map;
 mod images;
 mod init;
+mod keep;
 mod mounts;
 mod nodes;
 mod probe;
@@ -41,6 +42,7 @@ use crate::{
 };
 use host::Host;
 
+pub(crate) use keep::PACK_DEADLINE;
 pub(crate) use probe::{Probe, probe};
 pub(crate) use teardown::DESTROY_DEADLINE;
 pub(crate) use worker::CREATE_DEADLINE;

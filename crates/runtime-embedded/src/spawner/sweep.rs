@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{At as _, Error, Step},
     network,
-    record::{self, Record},
+    record::{self, Kept, Record},
 };
 
 /// Names in `folder` that are ids of sandboxes.
@@ -35,6 +35,9 @@ pub(super) fn ids_in(folder: &Path) -> Result<Vec<String>, Error> {
 /// the files that are still to be removed, by [`finish`].
 pub(super) fn run(host: &Host) -> Vec<Trash> {
     let mut trash = Vec::new();
+    if let Err(error) = take_back_slots(host) {
+        complain(&error);
+    }
     let abandoned = abandoned_sandboxes(host, &mut trash);
     for result in [abandoned, orphans(host), links(host)] {
         if let Err(error) = result {
@@ -54,6 +57,22 @@ pub(super) fn finish(host: &Host, trash: Vec<Trash>) {
     if let Err(error) = result {
         complain(&error);
     }
+}
+
+/// Takes the slots of sandboxes from before the host's restart, which outlived it while
+/// their slots did not: so that nobody else gets them, and their files need no new
+/// owners when they are started again.
+fn take_back_slots(host: &Host) -> Result<(), Error> {
+    for id in ids_in(&host.layout.sandboxes())? {
+        if let Some(record) = Record::read(&host.layout.sandbox(&id))?
+            && !record.is_of_this_boot(&host.boot_id)
+            && record.kept != Some(Kept::Pack)
+        {
+            // In vain when another server's sandbox was faster.
+            host.slots.take_this(record.slot, &host.holder(&id))?;
+        }
+    }
+    Ok(())
 }
 
 /// Sandboxes whose server has ended and was to take them along, in any scope;

@@ -8,7 +8,8 @@
 
 use std::{
     ffi::CString,
-    fs, io,
+    fs::{self, File},
+    io,
     time::{Duration, Instant},
 };
 
@@ -38,8 +39,7 @@ const END_DEADLINE_MS: u32 = 10_000;
 #[must_use]
 pub(super) struct Trash {
     id: String,
-    slot: Option<u32>,
-    has_link: bool,
+    halted: Halted,
 }
 
 impl Trash {
@@ -55,15 +55,11 @@ impl Trash {
         if !empty(host, &self.id)? {
             return Ok(());
         }
-        let Some(slot) = self.slot else {
-            return Ok(());
-        };
-        if self.has_link {
-            network::release(&host.config.network, slot)
-                .map_err(io::Error::other)
-                .at(Step::DisconnectNetwork, format_args!("slot {slot}"))?;
+        self.halted.release(host)?;
+        match self.halted.slot {
+            Some(slot) => host.slots.free(slot, &self.id),
+            None => Ok(()),
         }
-        host.slots.free(slot, &self.id)
     }
 }
 
@@ -102,15 +98,34 @@ pub(super) fn destroy(host: &Host, id: &str) -> Result<Trash, Error> {
 
 /// Ends the sandbox `id` of whatever scope.
 pub(super) fn end(host: &Host, id: &str) -> Result<Trash, Error> {
+    let lock = seize(host, id)?;
+    let trash = take_down(host, id, None);
+    drop(lock);
+    trash
+}
+
+/// The lock of a sandbox, taken from whoever is at it; `None` when it has no folder.
+pub(super) fn seize(host: &Host, id: &str) -> Result<Option<File>, Error> {
+    lock(host, id, |record| {
+        // Whoever does something to it does it in vain.
+        kill(record.worker, Duration::ZERO);
+    })
+}
+
+/// The lock of a sandbox when nobody is at it any more; `None` when it has no folder.
+pub(super) fn await_lock(host: &Host, id: &str) -> Result<Option<File>, Error> {
+    lock(host, id, |_| {})
+}
+
+fn lock(host: &Host, id: &str, hurry: impl Fn(&Record)) -> Result<Option<File>, Error> {
     let folder = host.layout.sandbox(id);
     let lock_end = Instant::now() + LOCK_DEADLINE;
-    let lock = loop {
+    loop {
         match record::try_lock(&folder) {
-            Ok(Some(lock)) => break Some(lock),
+            Ok(Some(lock)) => return Ok(Some(lock)),
             Ok(None) if Instant::now() < lock_end => {
-                // Whoever makes it makes it in vain.
                 if let Some(record) = Record::read(&folder)? {
-                    kill(record.worker, Duration::ZERO);
+                    hurry(&record);
                 }
                 pause(LOCK_RETRY);
             }
@@ -118,22 +133,42 @@ pub(super) fn end(host: &Host, id: &str) -> Result<Trash, Error> {
                 return Err(io::Error::from(io::ErrorKind::TimedOut))
                     .at(Step::LockFolder, folder.display());
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).at(Step::LockFolder, folder.display()),
         }
-    };
-    let trash = take_down(host, id, None);
-    drop(lock);
-    trash
+    }
 }
 
-/// Ends what there is of a sandbox whose lock the caller has. `slot` is for one that
-/// may have no record yet.
-pub(super) fn take_down(host: &Host, id: &str, slot: Option<u32>) -> Result<Trash, Error> {
-    let folder = host.layout.sandbox(id);
-    let record = Record::read(&folder)?;
+/// What the processes of a sandbox have left.
+#[derive(Debug)]
+pub(super) struct Halted {
+    pub(super) slot: Option<u32>,
+    pub(super) has_link: bool,
+}
+
+impl Halted {
+    /// Removes the link, which takes time: to be done after answering, before the
+    /// slot is used again.
+    pub(super) fn release(&self, host: &Host) -> Result<(), Error> {
+        let (true, Some(slot)) = (self.has_link, self.slot) else {
+            return Ok(());
+        };
+        network::release(&host.config.network, slot)
+            .map_err(io::Error::other)
+            .at(Step::DisconnectNetwork, format_args!("slot {slot}"))
+    }
+}
+
+/// Ends the processes of a sandbox whose lock the caller has, and frees what only they
+/// need. `slot` is for one that may have no record yet.
+pub(super) fn halt(
+    host: &Host,
+    id: &str,
+    record: Option<&Record>,
+    slot: Option<u32>,
+) -> Result<Halted, Error> {
     host.cgroups.kill(id)?;
-    if let Some(record) = &record
+    if let Some(record) = record
         && record.is_of_this_boot(&host.boot_id)
         && let Some(init) = record.init
         && !kill(init, Duration::from_millis(END_DEADLINE_MS.into()))
@@ -142,11 +177,11 @@ pub(super) fn take_down(host: &Host, id: &str, slot: Option<u32>) -> Result<Tras
             .at(Step::Kill, format_args!("process {}", init.pid));
     }
     let slot = slot
-        .or(record.as_ref().map(|record| record.slot))
+        .or(record.map(|record| record.slot))
         .or_else(|| slot_of(host, id))
         // Slots do not outlive a restart of the host, records do.
         .filter(|slot| host.slots.is_held_by(*slot, id));
-    let open = record.as_ref().is_none_or(|record| record.open_network);
+    let open = record.is_none_or(|record| record.open_network);
     let has_link = open && network::capability().is_ok();
     if has_link && let Some(slot) = slot {
         network::disconnect(&host.config.network, slot)
@@ -156,6 +191,15 @@ pub(super) fn take_down(host: &Host, id: &str, slot: Option<u32>) -> Result<Tras
     host.cgroups.remove(id)?;
     let socket = host.layout.socket(id);
     remove_file(&socket)?;
+    Ok(Halted { slot, has_link })
+}
+
+/// Ends what there is of a sandbox whose lock the caller has. `slot` is for one that
+/// may have no record yet.
+pub(super) fn take_down(host: &Host, id: &str, slot: Option<u32>) -> Result<Trash, Error> {
+    let folder = host.layout.sandbox(id);
+    let record = Record::read(&folder)?;
+    let halted = halt(host, id, record.as_ref(), slot)?;
     let trash = host.layout.trash().join(id);
     match fs::rename(&folder, &trash) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -163,8 +207,7 @@ pub(super) fn take_down(host: &Host, id: &str, slot: Option<u32>) -> Result<Tras
     }
     Ok(Trash {
         id: id.to_owned(),
-        slot,
-        has_link,
+        halted,
     })
 }
 

@@ -5,13 +5,18 @@ use std::{fs::File, io, os::fd::OwnedFd, panic, time::Duration};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use sandbox::Id;
 
-use super::{check::Wanted, complain, create, host::Host, images::ImageJob, sweep, teardown};
+use super::{
+    check::{self, Wanted},
+    complain, create,
+    host::Host,
+    images::ImageJob,
+    keep, sweep, teardown,
+};
 use crate::{
     error::{At as _, Error, Step},
     image::Store,
     network,
     record::{self, Record},
-    slot::Holder,
     wire::{Answer, Create, Handles, Listed, Request},
 };
 
@@ -28,6 +33,11 @@ pub(super) enum Job {
     Create(Box<create::Prepared>),
     Check(sandbox::Image),
     Destroy(Id),
+    Stop(Id),
+    Start(Box<Wanted>),
+    Archive(Id),
+    Restore(Id),
+    Resize(Id, sandbox::Limits),
     Pause(Id),
     Resume(Id),
     List,
@@ -49,6 +59,16 @@ impl Job {
             Request::Create(create) => Self::Create(Box::new(prepare_create(host, create)?)),
             Request::Check { image } => Self::Check(image.parse()?),
             Request::Destroy { id } => Self::Destroy(id.parse()?),
+            Request::Stop { id } => Self::Stop(id.parse()?),
+            Request::Start(start) => Self::Start(Box::new(Wanted::try_from(start)?)),
+            Request::Archive { id } => Self::Archive(id.parse()?),
+            Request::Restore { id } => Self::Restore(id.parse()?),
+            Request::Resize {
+                id,
+                memory_bytes,
+                cpu_millis,
+                pids,
+            } => Self::Resize(id.parse()?, check::limits(memory_bytes, cpu_millis, pids)?),
             Request::Pause { id } => Self::Pause(id.parse()?),
             Request::Resume { id } => Self::Resume(id.parse()?),
             Request::List => Self::List,
@@ -86,15 +106,16 @@ fn prepare_create(host: &mut Host, request: Create) -> sandbox::Result<create::P
         .create(&folder)
         .at(Step::MakeFolder, folder.display())?;
     let prepared = lock_new(&folder).and_then(|lock| {
-        let slot = host.slots.take(&Holder {
-            id: id.to_owned(),
-            state_dir: host.layout.state().to_owned(),
-            spawner: host.spawner,
-        })?;
+        let slot = host.slots.take(&host.holder(id))?;
         Ok((lock, slot))
     });
     match prepared {
-        Ok((lock, slot)) => Ok(create::Prepared { wanted, slot, lock }),
+        Ok((lock, slot)) => Ok(create::Prepared {
+            wanted,
+            slot,
+            lock,
+            again: None,
+        }),
         Err(error) => {
             // Nothing is in it yet.
             let _ = std::fs::remove_dir(&folder);
@@ -133,6 +154,11 @@ fn work(host: &Host, job: Job, reply: &OwnedFd) {
     let result = match job {
         Job::Create(prepared) => return create(host, *prepared, reply),
         Job::Destroy(id) => return destroy(host, &id, reply),
+        Job::Stop(id) => return keep::stop(host, &id, reply),
+        Job::Start(wanted) => return keep::start(host, *wanted, reply),
+        Job::Archive(id) => keep::archive(host, &id, reply).map(|()| Answer::Done),
+        Job::Restore(id) => keep::restore(host, &id).map(|()| Answer::Done),
+        Job::Resize(id, limits) => keep::resize(host, &id, limits).map(|()| Answer::Done),
         Job::Adopt(id) => return adopt(host, &id, reply),
         Job::Check(image) => check(host, &image),
         Job::Pause(id) => owned(host, &id)
@@ -153,7 +179,7 @@ fn work(host: &Host, job: Job, reply: &OwnedFd) {
 }
 
 /// Sends an answer without descriptors; a server that has gone needs none.
-fn answer(result: sandbox::Result<Answer>, reply: &OwnedFd) {
+pub(super) fn answer(result: sandbox::Result<Answer>, reply: &OwnedFd) {
     let answer = result.unwrap_or_else(|error| Answer::failed(&error));
     let _ = answer.send(reply, &[]);
 }
@@ -223,6 +249,7 @@ fn list(host: &Host) -> sandbox::Result<Vec<Listed>> {
             id,
             alive: same_boot && record.init.is_some_and(crate::process::Identity::is_alive),
             host_restarted: !same_boot,
+            kept: record.kept.map(|kept| kept.as_str().to_owned()),
         });
     }
     Ok(sandboxes)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use runtime_embedded::Spawner;
-use sandbox::{Id, Kind, NetworkMode, Runtime as _};
+use sandbox::{Condition, Id, Kind, NetworkMode, Runtime as _};
 
 use crate::support::{INIT, Place, SERVER, SPAWNER, kill, processes, shell, spec};
 
@@ -133,7 +133,8 @@ async fn the_end_of_the_first_process_is_told() {
     assert!(!ended.out_of_memory);
     assert!(ended.detail.contains("signal 9") || ended.detail.contains("does not tell"));
     let found = embedded.list().await.unwrap();
-    assert!(!found[0].alive && !found[0].host_restarted);
+    assert_eq!(found[0].condition, Condition::Dead);
+    assert!(!found[0].host_restarted);
     assert!(embedded.connect(&id).await.is_err());
     embedded.destroy(&id).await.unwrap();
     place.assert_nothing_left();
@@ -170,7 +171,7 @@ async fn sandboxes_outlive_server_and_spawner_and_are_taken_over() {
     let embedded = place.start().await;
     let found = embedded.list().await.unwrap();
     assert!(
-        found.len() == 1 && found[0].id == id && found[0].alive,
+        found.len() == 1 && found[0].id == id && found[0].condition == Condition::Alive,
         "{found:?}"
     );
     assert_eq!(
@@ -336,4 +337,154 @@ fn parent(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("PPid:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Lines that leave one of everything in the writable layer.
+const SCATTER: &str = "cd /root && echo kept > file && ln file same && ln -s file link && mkdir -p dir/sub && \
+    busybox chown 1000:1001 dir && chmod 4755 file && rm -r /lib64/none /tmp/old 2>/dev/null; \
+    rm /bin/sh.gone 2>/dev/null; mkfifo fifo; dd if=/dev/zero of=sparse bs=1 count=0 seek=1000000000 2>/dev/null; \
+    rm -rf /home; mkdir /home; echo";
+/// All processes inside.
+const PROCESSES: &str = "echo /proc/[0-9]*";
+/// What there is of it then, with owners and modes.
+const LOOK: &str = "cd /root && cat file same link && stat -c '%n %u:%g %a %h %s' file link dir sparse fifo | sort; ls -a /root /home";
+
+#[tokio::test]
+async fn a_stopped_sandbox_starts_with_its_files_and_new_processes() {
+    let place = Place::new();
+    let embedded = place.start().await;
+    let id = Id::random().unwrap();
+    embedded.create(&id, &spec()).await.unwrap();
+    shell(&embedded, &id, SCATTER).await;
+    shell(&embedded, &id, "busybox sleep 1000 &").await;
+    let processes = shell(&embedded, &id, PROCESSES).await;
+    let before = shell(&embedded, &id, LOOK).await;
+    assert!(before.starts_with("kept\nkept\nkept\n"), "{before}");
+    embedded.stop(&id).await.unwrap();
+    assert_eq!(
+        embedded.list().await.unwrap()[0].condition,
+        Condition::Stopped
+    );
+    // The link takes its time to go; nothing else but files is left.
+    let remains = place.remains();
+    let only_files = remains
+        .iter()
+        .all(|left| left.contains("sandboxes") || left.contains("slot") || left.contains("link"));
+    assert!(only_files, "{remains:?}");
+    embedded.start(&id, &spec()).await.unwrap();
+    assert_eq!(shell(&embedded, &id, LOOK).await, before);
+    let after = shell(&embedded, &id, PROCESSES).await;
+    assert!(
+        after.split(' ').count() < processes.split(' ').count(),
+        "{processes} {after}"
+    );
+    embedded.stop(&id).await.unwrap();
+    embedded.destroy(&id).await.unwrap();
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn archived_files_come_back_under_the_ids_of_another_slot() {
+    let place = Place::new();
+    let embedded = place.start().await;
+    let (id, other) = (Id::random().unwrap(), Id::random().unwrap());
+    embedded.create(&id, &spec()).await.unwrap();
+    shell(&embedded, &id, SCATTER).await;
+    let before = shell(&embedded, &id, LOOK).await;
+    embedded.stop(&id).await.unwrap();
+    embedded.archive(&id).await.unwrap();
+    let folder = place.state().join("sandboxes").join(id.as_str());
+    assert!(!folder.join("upper").exists() && !folder.join("work").exists());
+    assert!(
+        std::fs::metadata(folder.join("pack.tar.zst"))
+            .unwrap()
+            .len()
+            < 20_000
+    );
+    // Takes the slot that is free now, or another one: both must do.
+    for _ in 0..2 {
+        embedded.create(&other, &spec()).await.unwrap();
+        embedded.restore(&id).await.unwrap();
+        embedded.start(&id, &spec()).await.unwrap();
+        assert_eq!(shell(&embedded, &id, LOOK).await, before);
+        embedded.destroy(&other).await.unwrap();
+        embedded.stop(&id).await.unwrap();
+        embedded.archive(&id).await.unwrap();
+    }
+    embedded.destroy(&id).await.unwrap();
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn stopped_sandboxes_outlive_the_slots_of_the_host() {
+    let place = Place::new();
+    let (id, other) = (Id::random().unwrap(), Id::random().unwrap());
+    let before = {
+        let embedded = place.start().await;
+        embedded.create(&id, &spec()).await.unwrap();
+        shell(&embedded, &id, SCATTER).await;
+        let before = shell(&embedded, &id, LOOK).await;
+        embedded.stop(&id).await.unwrap();
+        before
+    };
+    // As after a restart of the host, when another one was faster to take the slot.
+    let slots = place.path().join("host/slots");
+    for slot in std::fs::read_dir(&slots).unwrap() {
+        std::fs::remove_file(slot.unwrap().path()).unwrap();
+    }
+    let embedded = place.start().await;
+    embedded.create(&other, &spec()).await.unwrap();
+    embedded.start(&id, &spec()).await.unwrap();
+    assert_eq!(shell(&embedded, &id, LOOK).await, before);
+    for id in [&id, &other] {
+        embedded.destroy(id).await.unwrap();
+    }
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_dead_sandbox_can_be_stopped_and_started() {
+    let place = Place::new();
+    let embedded = place.start().await;
+    let id = Id::random().unwrap();
+    embedded.create(&id, &spec()).await.unwrap();
+    shell(&embedded, &id, "echo kept > /root/file").await;
+    kill(inits(&place)[0]);
+    embedded.ended(&id).await.unwrap();
+    embedded.stop(&id).await.unwrap();
+    embedded.start(&id, &spec()).await.unwrap();
+    assert_eq!(shell(&embedded, &id, "cat /root/file").await, "kept\n");
+    embedded.destroy(&id).await.unwrap();
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn memory_in_use_cannot_be_taken_away() {
+    let place = Place::new();
+    let embedded = place.start().await;
+    if embedded.capabilities().limits.is_err() {
+        return;
+    }
+    let id = Id::random().unwrap();
+    embedded.create(&id, &spec()).await.unwrap();
+    // Memory that cannot be freed: a file in memory.
+    shell(
+        &embedded,
+        &id,
+        "dd if=/dev/zero of=/dev/shm/big bs=1M count=20 2>/dev/null; echo",
+    )
+    .await;
+    let mut limits = spec().limits;
+    limits.memory_bytes = 10 << 20;
+    let error = embedded.resize(&id, &limits).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Conflict, "{error}");
+    assert!(error.message.contains("memory_bytes"), "{error}");
+    assert_eq!(shell(&embedded, &id, "echo alive").await, "alive\n");
+    limits.memory_bytes = 400 << 20;
+    embedded.resize(&id, &limits).await.unwrap();
+    shell(&embedded, &id, "rm /dev/shm/big").await;
+    limits.memory_bytes = 64 << 20;
+    embedded.resize(&id, &limits).await.unwrap();
+    embedded.destroy(&id).await.unwrap();
+    place.assert_nothing_left();
 }

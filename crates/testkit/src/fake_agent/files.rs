@@ -21,7 +21,7 @@ struct Node {
 }
 
 /// All files and directories.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Files(BTreeMap<String, Node>);
 
 impl Files {

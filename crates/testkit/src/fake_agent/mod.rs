@@ -120,6 +120,16 @@ impl FakeAgent {
         }
     }
 
+    /// The agent of a sandbox that is started again: with the files of the one
+    /// before, and nothing else of it.
+    pub(crate) fn with_files_of(before: Option<&Self>, env: BTreeMap<String, String>) -> Self {
+        let agent = Self::new(env);
+        if let Some(before) = before {
+            agent.state().files = before.state().files.clone();
+        }
+        agent
+    }
+
     /// What it does instead of answering properly, from the next request on.
     pub fn misbehave(&self, how: Misbehaviour) {
         self.state().misbehaviour = how;

@@ -82,12 +82,12 @@ def test_a_terminal(sandbox: Any) -> None:
 
 def test_terminals_are_listed_and_killed(sandbox: Any) -> None:
     handle = sandbox.process.create_pty_session("listed")
-    assert "listed" in [one.id for one in sandbox.process.list_pty_sessions()]
+    assert "listed" in [one.id for one in sandbox.process.list_pty_sessions().sessions]
     info = sandbox.process.get_pty_session_info("listed")
     assert info.active and info.id == "listed"
     handle.kill()
     until = time.monotonic() + 5
-    while any(one.id == "listed" and one.active for one in sandbox.process.list_pty_sessions()):
+    while any(one.id == "listed" and one.active for one in sandbox.process.list_pty_sessions().sessions):
         assert time.monotonic() < until
         time.sleep(0.05)
 

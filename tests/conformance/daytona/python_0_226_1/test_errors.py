@@ -6,6 +6,7 @@ import httpx
 import pytest
 from daytona import (
     CreateSandboxFromImageParams,
+    CreateSecretParams,
     Daytona,
     DaytonaBadRequestError,
     DaytonaError,
@@ -92,14 +93,19 @@ def test_the_toolbox_of_no_sandbox(sandbox: Sandbox) -> None:
     assert answer.status_code == 404
 
 
+def test_lists_of_what_is_not_served_are_empty(daytona: Daytona) -> None:
+    assert daytona.volume.list() == []
+    assert daytona.secret.list().items == []
+
+
 @pytest.mark.parametrize(
     "call",
     [
-        lambda d: d.volume.list(),
         lambda d: d.volume.create("v"),
-        lambda d: d.secret.list(),
+        lambda d: d.volume.get("v", create=True),
+        lambda d: d.secret.create(CreateSecretParams(name="s", value="v", hosts=["example.com"])),
     ],
-    ids=["volume.list", "volume.create", "secret.list"],
+    ids=["volume.create", "volume.get", "secret.create"],
 )
 def test_what_is_not_served_says_so(daytona: Daytona, call) -> None:
     with pytest.raises(DaytonaError) as raised:
