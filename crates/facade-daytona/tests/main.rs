@@ -3,5 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails, fails the test")]
 
 mod files;
+mod processes;
 mod service;
+mod sessions;
 mod system;

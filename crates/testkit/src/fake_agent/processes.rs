@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_protocol::{
-    Exec, Exit, FailureKind, ProcessInfo, Reply, Signal, TtySize, frame::FrameKind,
+    Command, Exec, Exit, FailureKind, ProcessInfo, Reply, Signal, TtySize, frame::FrameKind,
 };
 use tokio::{
     io::AsyncWrite,
@@ -133,9 +133,13 @@ impl<W: AsyncWrite> Connection<W> {
         let (output, said) = mpsc::channel(PIECES);
         let (stdin, input) = mpsc::channel(PIECES);
         let takes_input = exec.stdin || exec.tty.is_some();
-        let script = self
+        let mut script = self
             .agent
             .script(exec, takes_input.then_some(input), output);
+        if exec.tty.is_some() && matches!(exec.command, Command::Argv(_)) {
+            // A program on a terminal is an interactive shell: it reads to the end.
+            script.line = "cat".to_owned();
+        }
         let mut state = self.agent.state();
         let last = state.processes.0.keys().next_back();
         let number = last.map_or(1, |last| last + 1);

@@ -94,6 +94,11 @@ pub(crate) async fn execute(
         };
         return Ok((exact(version, StatusCode::ACCEPTED), Json(answer)).into_response());
     }
+    // Nobody can type while the caller waits: who reads gets the end at once. A
+    // command that has ended already needs none.
+    let _ended = control
+        .process_input(space, name, process, Box::pin(stream::empty()), true)
+        .await;
     let pieces = control.process_output(space, name, process, true).await?;
     let mut log = Log::new(facade.config.output_bytes_max);
     let exit = log.read(pieces).await?;
