@@ -87,7 +87,7 @@ const CLASSES: &[Class] = &[
         code: Some("GIT_BRANCH_NOT_FOUND"),
         words: &[
             "remote branch",
-            "error: branch '",
+            "did not match any file(s) known to git",
             "invalid reference",
             "couldn't find remote ref",
             "src refspec",
@@ -97,7 +97,7 @@ const CLASSES: &[Class] = &[
             "reference is not a tree",
             "unable to read tree",
             "not our ref",
-            "could not resolve",
+            "fatal: could not resolve",
         ],
     },
     Class {
@@ -175,99 +175,101 @@ fn message(stderr: &str, stdout: &str, code: i32) -> String {
 mod tests {
     use super::*;
 
+    /// What git says, and the status and code that it has.
+    const SAID: &[(&str, u16, &str)] = &[
+        (
+            "fatal: Authentication failed for 'http://h/r.git/'",
+            401,
+            "GIT_AUTH_FAILED",
+        ),
+        (
+            "fatal: could not read Username for 'http://h': terminal prompts disabled",
+            401,
+            "GIT_AUTH_FAILED",
+        ),
+        (
+            "fatal: not a git repository (or any of the parent directories): .git",
+            404,
+            "GIT_REPO_NOT_FOUND",
+        ),
+        (
+            "fatal: cannot change to '/x': No such file or directory",
+            404,
+            "GIT_REPO_NOT_FOUND",
+        ),
+        (
+            "fatal: repository '/x' does not exist",
+            404,
+            "GIT_REPO_NOT_FOUND",
+        ),
+        (
+            "fatal: repository 'http://h/x/' not found",
+            404,
+            "GIT_REPO_NOT_FOUND",
+        ),
+        (
+            "fatal: Remote branch x not found in upstream origin",
+            404,
+            "GIT_BRANCH_NOT_FOUND",
+        ),
+        (
+            "error: pathspec 'x' did not match any file(s) known to git",
+            404,
+            "GIT_BRANCH_NOT_FOUND",
+        ),
+        (
+            "fatal: A branch named 'x' already exists.",
+            409,
+            "GIT_BRANCH_EXISTS",
+        ),
+        (
+            " ! [rejected] main -> main (fetch first)\nerror: failed to push some refs",
+            409,
+            "GIT_PUSH_REJECTED",
+        ),
+        (
+            " ! [remote rejected] main -> main (hook declined)",
+            422,
+            "GIT_REMOTE_REJECTED",
+        ),
+        (
+            "error: Your local changes to the following files would be overwritten by checkout:\n\ta\nPlease commit your changes or stash them",
+            409,
+            "GIT_DIRTY_WORKTREE",
+        ),
+        (
+            "fatal: unable to access 'http://h/': Could not resolve host: h",
+            502,
+            "GIT_TRANSPORT_FAILED",
+        ),
+        (
+            "fatal: unable to access 'http://h/': Failed to connect to h",
+            502,
+            "GIT_TRANSPORT_FAILED",
+        ),
+        (
+            "fatal: destination path 'x' already exists and is not an empty directory.",
+            409,
+            "CONFLICT",
+        ),
+        (
+            "error: key does not contain a section: x",
+            400,
+            "BAD_REQUEST",
+        ),
+    ];
+
     #[test]
     fn what_git_says_has_its_code() {
-        for (stderr, status, code) in [
-            (
-                "fatal: Authentication failed for 'http://h/r.git/'",
-                401,
-                "GIT_AUTH_FAILED",
-            ),
-            (
-                "fatal: could not read Username for 'http://h': terminal prompts disabled",
-                401,
-                "GIT_AUTH_FAILED",
-            ),
-            (
-                "fatal: not a git repository (or any of the parent directories): .git",
-                404,
-                "GIT_REPO_NOT_FOUND",
-            ),
-            (
-                "fatal: cannot change to '/x': No such file or directory",
-                404,
-                "GIT_REPO_NOT_FOUND",
-            ),
-            (
-                "fatal: repository '/x' does not exist",
-                404,
-                "GIT_REPO_NOT_FOUND",
-            ),
-            (
-                "fatal: repository 'http://h/x/' not found",
-                404,
-                "GIT_REPO_NOT_FOUND",
-            ),
-            (
-                "fatal: Remote branch x not found in upstream origin",
-                404,
-                "GIT_BRANCH_NOT_FOUND",
-            ),
-            ("error: branch 'x' not found.", 404, "GIT_BRANCH_NOT_FOUND"),
-            (
-                "error: pathspec 'x' did not match any file(s) known to git",
-                400,
-                "BAD_REQUEST",
-            ),
-            (
-                "fatal: A branch named 'x' already exists.",
-                409,
-                "GIT_BRANCH_EXISTS",
-            ),
-            (
-                " ! [rejected] main -> main (fetch first)\nerror: failed to push some refs",
-                409,
-                "GIT_PUSH_REJECTED",
-            ),
-            (
-                " ! [remote rejected] main -> main (hook declined)",
-                422,
-                "GIT_REMOTE_REJECTED",
-            ),
-            (
-                "error: Your local changes to the following files would be overwritten by checkout:\n\ta\nPlease commit your changes or stash them",
-                409,
-                "GIT_DIRTY_WORKTREE",
-            ),
-            (
-                "fatal: unable to access 'http://h/': Could not resolve host: h",
-                502,
-                "GIT_TRANSPORT_FAILED",
-            ),
-            (
-                "fatal: unable to access 'http://h/': Failed to connect to h",
-                502,
-                "GIT_TRANSPORT_FAILED",
-            ),
-            (
-                "fatal: destination path 'x' already exists and is not an empty directory.",
-                409,
-                "CONFLICT",
-            ),
-            (
-                "error: key does not contain a section: x",
-                400,
-                "BAD_REQUEST",
-            ),
-        ] {
+        for (stderr, status, code) in SAID {
             let error = failed(&Said {
                 code: 128,
                 stdout: Vec::new(),
-                stderr: stderr.to_owned(),
+                stderr: (*stderr).to_owned(),
             });
             assert_eq!(
                 (error.status.as_u16(), error.code),
-                (status, code),
+                (*status, *code),
                 "{stderr}"
             );
         }

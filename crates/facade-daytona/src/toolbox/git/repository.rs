@@ -252,8 +252,9 @@ mod tests {
 
     #[test]
     fn a_log_is_read_commit_by_commit() {
-        let log = b"h2\0A\0a@b\02026-01-02T00:00:00Z\0two\n\nlines\n\0h1\0B\0b@c\02026-01-01T00:00:00Z\0one\0";
-        let commits = commits(log);
+        let log = "h2|A|a@b|2026-01-02T00:00:00Z|two\n\nlines\n|h1|B|b@c|2026-01-01T00:00:00Z|one|"
+            .replace('|', "\0");
+        let commits = commits(log.as_bytes());
         assert_eq!(commits.len(), 2);
         assert_eq!(commits[0].message, "two\n\nlines");
         assert_eq!(
