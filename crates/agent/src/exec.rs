@@ -2,34 +2,30 @@
 //! comes in as it is taken, and no more than one piece of each is ever held.
 
 use std::{
-    ffi::{OsStr, OsString},
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use agent_protocol::{
-    Command, Exec, Exit, Failure, FailureKind, Reply,
+    Exec, Exit, Failure, FailureKind, Reply,
     frame::{FrameKind, HEADER_BYTES, Header},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Access, FileType, Gid, Uid},
     io::Errno,
-    pipe::{PipeFlags, pipe_with},
     process::Signal,
 };
 
 use crate::{
-    account::{self, User},
     collector::Source,
     connection::{Connection, Input, Wait},
     context::Context,
     failure::{Stop, failure},
+    program::{self, Pipes},
     reaper::ExitStatus,
-    spawn::{Child, DEFAULT_PATH, SpawnSpec},
+    spawn::Child,
 };
 
 /// Bytes moved at once; as much as a pipe holds.
@@ -40,110 +36,6 @@ const TIMED_OUT_CODE: i32 = 124;
 
 /// How long a killed command may take to be gone before it is given up on.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The program and its surroundings for a command.
-///
-/// # Errors
-/// When there is no such user.
-pub(crate) fn spec(context: &Context, exec: &Exec) -> Result<SpawnSpec, Failure> {
-    let user = exec.user.as_deref().map(find_user).transpose()?;
-    let mut env = exec.env.clone();
-    if let Some(user) = &user {
-        let own = [
-            ("HOME", &user.home),
-            ("USER", &user.name),
-            ("LOGNAME", &user.name),
-        ];
-        for (name, value) in own {
-            env.entry(name.to_owned()).or_insert_with(|| value.clone());
-        }
-    }
-    let env = context.env_with(&env);
-    let argv = match &exec.command {
-        Command::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
-        Command::Script(line) => vec![best_shell(&env), "-c".into(), line.into()],
-        Command::Argv(argv) => argv.iter().map(Into::into).collect(),
-    };
-    let cwd = exec.cwd.as_deref().unwrap_or_default();
-    Ok(SpawnSpec {
-        argv,
-        env,
-        cwd: context.absolute(cwd),
-        user,
-        ..SpawnSpec::default()
-    })
-}
-
-fn find_user(text: &str) -> Result<User, Failure> {
-    account::find_user(text).ok_or_else(|| {
-        let message = format!(
-            "field `user`: there is no user {text:?} in the sandbox's /etc/passwd; create it or name another"
-        );
-        failure(FailureKind::InvalidRequest, message)
-    })
-}
-
-/// The shell for scripts: bash where the image has it, as people expect it.
-pub(crate) fn best_shell(env: &[(OsString, OsString)]) -> OsString {
-    let path = env.iter().rev().find(|(name, _)| name == "PATH");
-    let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, value)| value.as_os_str());
-    std::env::split_paths(path)
-        .filter(|folder| folder.is_absolute())
-        .map(|folder| folder.join("bash"))
-        .find(|bash| is_program(bash))
-        .map_or_else(|| "/bin/sh".into(), PathBuf::into_os_string)
-}
-
-fn is_program(path: &Path) -> bool {
-    rustix::fs::stat(path)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
-        && rustix::fs::access(path, Access::EXEC_OK).is_ok()
-}
-
-/// Our ends of a command's pipes. They do not block.
-#[derive(Debug, Default)]
-pub(crate) struct Pipes {
-    pub(crate) stdin: Option<OwnedFd>,
-    /// Also what is read and written when it is a terminal.
-    pub(crate) stdout: Option<OwnedFd>,
-    pub(crate) stderr: Option<OwnedFd>,
-    pub(crate) is_terminal: bool,
-}
-
-/// Pipes as the command wants them, the other ends put into `spec`.
-pub(crate) fn make_pipes(exec: &Exec, spec: &mut SpawnSpec) -> io::Result<Pipes> {
-    let pipe = || -> io::Result<(OwnedFd, OwnedFd)> { Ok(pipe_with(PipeFlags::CLOEXEC)?) };
-    let mut pipes = Pipes::default();
-    let (reader, writer) = pipe()?;
-    rustix::io::ioctl_fionbio(&reader, true)?;
-    pipes.stdout = Some(reader);
-    if exec.merge_output {
-        spec.stderr = Some(writer.try_clone()?);
-    } else {
-        let (reader, writer) = pipe()?;
-        rustix::io::ioctl_fionbio(&reader, true)?;
-        pipes.stderr = Some(reader);
-        spec.stderr = Some(writer);
-    }
-    spec.stdout = Some(writer);
-    if exec.stdin {
-        let (reader, writer) = pipe()?;
-        rustix::io::ioctl_fionbio(&writer, true)?;
-        pipes.stdin = Some(writer);
-        spec.stdin = Some(reader);
-    }
-    if let Some(user) = &spec.user {
-        // Programs open their streams again by `/dev/stdout` and the like.
-        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-        for end in [&spec.stdin, &spec.stdout, &spec.stderr]
-            .into_iter()
-            .flatten()
-        {
-            rustix::fs::fchown(end, Some(uid), Some(gid))?;
-        }
-    }
-    Ok(pipes)
-}
 
 /// Runs a command to its end.
 pub(crate) fn run(
@@ -159,8 +51,8 @@ pub(crate) fn run(
     let timeout = exec.timeout_ms.map(Duration::from_millis);
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let killed_before = context.out_of_memory.count();
-    let mut spec = spec(context, exec)?;
-    let pipes = make_pipes(exec, &mut spec).map_err(|error| {
+    let mut spec = program::spec(context, exec)?;
+    let pipes = program::make_pipes(exec, &mut spec).map_err(|error| {
         failure(
             FailureKind::LimitReached,
             format!("cannot make pipes for the command: {error}"),

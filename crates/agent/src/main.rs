@@ -28,6 +28,7 @@ mod file;
 mod limits;
 mod output;
 mod process;
+mod program;
 mod reaper;
 mod relay;
 mod request;

@@ -5,7 +5,7 @@
 //! all sessions: commands end by events, and then the next one begins.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     ffi::OsString,
     io,
     path::PathBuf,
@@ -16,11 +16,7 @@ use std::{
 use agent_protocol::{Failure, FailureKind, Reply, SessionInfo};
 use rustix::process::Signal;
 
-use self::{
-    folder::Folder,
-    shell::{Heard, Shell},
-    watcher::Watcher,
-};
+use self::{folder::Folder, shell::Shell, state::State, watcher::Watcher};
 use crate::{
     context::Context,
     environment,
@@ -34,6 +30,7 @@ use crate::{
 mod folder;
 mod leftover;
 mod shell;
+mod state;
 mod watcher;
 
 /// Most sessions at once.
@@ -48,14 +45,8 @@ const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// How many commands may wait for the one that runs.
 const WAITING_MAX: usize = 32;
 
-/// How many shells that ended are remembered for what they left behind.
-const PAST_MAX: usize = 64;
-
 /// How long killed processes may take to be gone before a session is forgotten.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The exit code of a command that was never begun, as of programs that cannot be executed.
-const NOT_BEGUN_CODE: i32 = 126;
 
 /// All sessions.
 #[derive(Debug)]
@@ -85,19 +76,6 @@ struct Session {
     cwd: PathBuf,
     folder: Folder,
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    shell: Option<Shell>,
-    /// The command that the shell runs.
-    running: Option<Arc<Process>>,
-    waiting: VecDeque<Arc<Process>>,
-    /// Shells that became another program, and the commands that did it.
-    replaced: Vec<(Arc<Child>, Arc<Process>)>,
-    /// Shells that ended; programs may be left of their sessions.
-    past: VecDeque<rustix::process::Pid>,
-    is_closed: bool,
 }
 
 impl Sessions {
@@ -311,109 +289,5 @@ impl Session {
         for process in running.iter().chain(&waiting) {
             self.finish(process, killed(), Stream::Error, b"");
         }
-    }
-}
-
-impl State {
-    fn start_shell(&mut self, session: &Session) -> Result<(), Failure> {
-        let shell = Shell::start(&session.context, &session.env, &session.cwd)?;
-        self.shell = Some(shell);
-        Ok(())
-    }
-
-    /// Takes in what has happened, and begins the next command if it can.
-    fn advance(&mut self, session: &Session) {
-        self.hear(session);
-        self.reap_replaced(session);
-        while !self.is_closed && self.running.is_none() {
-            let Some(process) = self.waiting.pop_front() else {
-                return;
-            };
-            if let Err(failure) = self.begin(session, &process) {
-                let status = ExitStatus {
-                    code: NOT_BEGUN_CODE,
-                    signal: None,
-                };
-                let why = format!("{}\n", failure.message);
-                session.finish(&process, status, Stream::Error, why.as_bytes());
-            }
-        }
-    }
-
-    /// Takes in what the shell has said, or that it has ended.
-    fn hear(&mut self, session: &Session) {
-        while let Some(shell) = &mut self.shell {
-            match shell.hear() {
-                Heard::Nothing => return,
-                Heard::Begun => {
-                    if let Some(process) = &self.running {
-                        process.has_begun();
-                    }
-                }
-                Heard::Ended(code) => {
-                    if let Some(process) = self.running.take() {
-                        let status = ExitStatus { code, signal: None };
-                        session.finish(&process, status, Stream::Output, b"");
-                    }
-                }
-                Heard::Exited(status) => {
-                    let last_words = shell.take_last_words();
-                    self.let_go();
-                    if let Some(process) = self.running.take() {
-                        session.finish(&process, status, Stream::Output, &last_words);
-                    }
-                }
-                Heard::Silence => {
-                    // It became another program, or is about to exit.
-                    let child = Arc::clone(shell.child());
-                    self.let_go();
-                    if let Some(process) = self.running.take() {
-                        process.has_begun();
-                        self.replaced.push((child, process));
-                    }
-                }
-            }
-        }
-    }
-
-    fn let_go(&mut self) {
-        if let Some(shell) = self.shell.take() {
-            self.past.push_back(shell.child().pid);
-            if self.past.len() > PAST_MAX {
-                self.past.pop_front();
-            }
-        }
-    }
-
-    fn reap_replaced(&mut self, session: &Session) {
-        self.replaced.retain(|(child, process)| {
-            let Some(status) = child.exit.status() else {
-                return true;
-            };
-            session.finish(process, status, Stream::Output, b"");
-            false
-        });
-    }
-
-    fn begin(&mut self, session: &Session, process: &Arc<Process>) -> Result<(), Failure> {
-        let lines = |token: &str| session.folder.order(process.id(), token);
-        let ordered = self.shell.as_ref().is_some_and(|shell| shell.order(lines));
-        if !ordered {
-            // None, or it has ended between two commands.
-            self.let_go();
-            self.start_shell(session)?;
-        }
-        let Some(shell) = &self.shell else {
-            return Err(failure(FailureKind::Internal, "the session has no shell"));
-        };
-        if !ordered && !shell.order(lines) {
-            return Err(failure(
-                FailureKind::Internal,
-                "the session's shell ended at once",
-            ));
-        }
-        process.begin_in(shell.child());
-        self.running = Some(Arc::clone(process));
-        Ok(())
     }
 }

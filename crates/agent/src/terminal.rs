@@ -10,8 +10,8 @@ use rustix::{
 };
 
 use crate::{
-    exec::Pipes,
     failure::{failure, invalid},
+    program::Pipes,
     spawn::SpawnSpec,
 };
 

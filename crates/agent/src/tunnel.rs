@@ -30,6 +30,7 @@ use rustix::{
         eventfd,
     },
     io::Errno,
+    net::sockopt::set_socket_send_buffer_size,
 };
 
 use self::flow::{Flow, Moved};
@@ -135,6 +136,8 @@ impl Tunnels {
     /// Hands bytes through between these two from now on, until both sides
     /// have closed. Without the means for it both are closed.
     pub(crate) fn add(&self, seat: Seat, client: OwnedFd, service: OwnedFd) {
+        // What waits for a slow reader counts in the agent's memory too.
+        let _ = set_socket_send_buffer_size(&client, connect::SOCKET_BYTES);
         let tunnel = Tunnel {
             _seat: seat,
             client,

@@ -13,9 +13,9 @@ use super::{Process, Processes, Stdin, Subject, now_ms, shortened, streams::Stre
 use crate::{
     collector::Source,
     context::Context,
-    exec::Pipes,
     failure::{Stop, invalid, limit_reached},
     output::{Output, Stream},
+    program::Pipes,
     reaper::{ExitStatus, ExitWaiter},
     spawn::Child,
 };

@@ -7,10 +7,9 @@ use agent_protocol::{Command, Exec, Failure};
 use super::{Process, Subject, now_ms, streams::Streams};
 use crate::{
     context::Context,
-    exec,
     failure::{Stop, limit_reached},
     output::Output,
-    terminal,
+    program, terminal,
 };
 
 /// How much of a command line is told in listings.
@@ -18,10 +17,10 @@ const SHOWN_CHARS_MAX: usize = 200;
 
 /// Starts a program.
 pub(super) fn start(context: &Arc<Context>, exec: &Exec, id: u64) -> Result<Process, Stop> {
-    let mut spec = exec::spec(context, exec)?;
+    let mut spec = program::spec(context, exec)?;
     let pipes = match exec.tty {
         Some(size) => terminal::open(size, &mut spec)?,
-        None => exec::make_pipes(exec, &mut spec).map_err(|error| {
+        None => program::make_pipes(exec, &mut spec).map_err(|error| {
             limit_reached(format!("cannot make pipes for the command: {error}"))
         })?,
     };

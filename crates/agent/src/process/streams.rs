@@ -5,8 +5,9 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use rustix::io::Errno;
 
 use crate::{
-    exec::{PIECE_BYTES, Pipes},
+    exec::PIECE_BYTES,
     output::{Output, Stream},
+    program::Pipes,
 };
 
 /// How much is taken from a terminal at once. What its program wrote last can be

@@ -15,7 +15,7 @@ use rustix::{
     rand::{GetRandomFlags, getrandom},
 };
 
-use crate::{exec::Pipes, file, process::Held};
+use crate::{file, process::Held, program::Pipes};
 
 /// Where the folder may be. The first is memory, which a full disk does not touch.
 const BASES: [&str; 4] = ["/dev/shm", "/tmp", "/var/tmp", "/run"];

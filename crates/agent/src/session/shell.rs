@@ -27,8 +27,8 @@ use rustix::{
 
 use crate::{
     context::Context,
-    exec::best_shell,
     failure::failure,
+    program::best_shell,
     reaper::ExitStatus,
     spawn::{Child, SpawnSpec},
 };

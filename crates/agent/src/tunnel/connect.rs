@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Buffers of the socket. The kernel would let them grow to megabytes, which
 /// count in the agent's memory; within one host there is nothing to gain by that.
-const SOCKET_BYTES: usize = 64 << 10;
+pub(super) const SOCKET_BYTES: usize = 64 << 10;
 
 /// Connects to a port of the loopback address, by IPv6 when nothing listens by IPv4.
 pub(crate) fn connect(port: u16, connection: &Connection) -> Result<OwnedFd, Stop> {

@@ -55,7 +55,7 @@ fn much_data_goes_both_ways_at_once() {
     const BYTES: usize = 32 << 20;
     let agent = Agent::start();
     let (client, service) = joined(&agent);
-    let pattern: Vec<u8> = (0..BYTES).map(|i| (i % 251) as u8).collect();
+    let pattern: Vec<u8> = (0..=250).cycle().take(BYTES).collect();
     let exchange = |mut to: Box<dyn Write + Send>, mut from: Box<dyn Read + Send>| {
         let sent = pattern.clone();
         let writer = std::thread::spawn(move || to.write_all(&sent).unwrap());
@@ -106,13 +106,13 @@ fn two_hundred_connections_are_served_beside_other_requests() {
     let mut pairs: Vec<_> = (0..200)
         .map(|_| (connect(&agent, port), listener.accept().unwrap().0))
         .collect();
-    for (number, (client, _)) in pairs.iter_mut().enumerate() {
-        client.write_all(&[number as u8]).unwrap();
+    for (number, (client, _)) in (0..).zip(&mut pairs) {
+        client.write_all(&[number]).unwrap();
     }
-    for (number, (_, service)) in pairs.iter_mut().enumerate() {
+    for (number, (_, service)) in (0_u8..).zip(&mut pairs) {
         let mut byte = [0];
         service.read_exact(&mut byte).unwrap();
-        assert_eq!(byte, [number as u8]);
+        assert_eq!(byte, [number]);
         service.write_all(&byte).unwrap();
     }
     for (client, _) in &mut pairs {
