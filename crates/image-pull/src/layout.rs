@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::manifest::Descriptor;
 
 /// Everything in a tar archive comes in blocks of so many bytes.
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// Writes the first member, by which readers know what the archive is.
 pub(crate) async fn begin(sink: Sink<'_>) -> Result<()> {
@@ -25,7 +25,7 @@ pub(crate) async fn finish(sink: Sink<'_>, manifest: &Descriptor) -> Result<()> 
         }],
     });
     document(sink, "index.json", index.to_string().as_bytes()).await?;
-    let end = [0; 2 * BLOCK as usize];
+    let end = [0; 2 * BLOCK];
     sink.write_all(&end).await.map_err(gone)?;
     sink.flush().await.map_err(gone)
 }
@@ -42,8 +42,8 @@ pub(crate) async fn blob_head(sink: Sink<'_>, descriptor: &Descriptor) -> Result
 
 /// Fills up the last block of so many bytes.
 pub(crate) async fn pad(sink: Sink<'_>, size: u64) -> Result<()> {
-    let zeros = [0; BLOCK as usize];
-    let missing = size.next_multiple_of(BLOCK) - size;
+    let zeros = [0; BLOCK];
+    let missing = size.next_multiple_of(BLOCK as u64) - size;
     let missing = usize::try_from(missing).unwrap_or(0);
     sink.write_all(&zeros[..missing]).await.map_err(gone)
 }

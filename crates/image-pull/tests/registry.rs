@@ -1,5 +1,7 @@
 //! Pulls from a real registry on loopback, by way of connections that break off.
 
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener as StdListener},
     process::{Child, Command, Stdio},

@@ -1,5 +1,6 @@
 //! The whole program, end to end: needs root, and `busybox-static` for an image.
 
+mod images;
 mod program;
 
 use std::{

@@ -314,8 +314,11 @@ impl Entries for Upper {
     }
 }
 
+/// Names and values.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The attributes that belong to a layer.
-fn attributes(open: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ImageError> {
+fn attributes(open: BorrowedFd<'_>, path: &[u8]) -> Result<Attributes, ImageError> {
     let mut buffer = vec![0; ATTRIBUTES_BYTES_MAX];
     let length = match flistxattr(open, &mut buffer[..]) {
         Err(Errno::OPNOTSUPP) => 0,

@@ -7,6 +7,7 @@
 )]
 
 mod doctor;
+mod images;
 mod isolation;
 mod life;
 mod measure;

@@ -204,7 +204,7 @@ pub(super) fn note(key: &mut Key, taken: &[Taken]) -> Result<()> {
         };
         for put in puts {
             key.add(&put.path);
-            key.add(&put.mode.to_string());
+            key.add(put.mode.to_string());
             match &put.content {
                 Content::Folder => key.add("folder"),
                 Content::Link(to) => key.add(to),

@@ -20,7 +20,11 @@ use sandbox::Image as ImageName;
 use serde_json::json;
 
 use super::{Context, output, recipe};
-use crate::{config::parse::size_text, exit_code::ExitCode, failure::Failure};
+use crate::{
+    config::{Config, parse::size_text},
+    exit_code::ExitCode,
+    failure::Failure,
+};
 
 /// Arguments of `image`.
 #[derive(Debug, clap::Args)]
@@ -44,23 +48,7 @@ enum Action {
         name: ImageName,
     },
     /// Make an image from a recipe or a Dockerfile
-    Build {
-        /// Folder with `image.toml` or a `Dockerfile` [default: the recipe of sandboxai/box that this program carries]
-        #[arg(value_name = "FOLDER")]
-        recipe: Option<PathBuf>,
-        /// Name of the image [default: the recipe's; needed for a Dockerfile]
-        #[arg(long, short = 't', value_name = "IMAGE", value_parser = name)]
-        name: Option<ImageName>,
-        /// The Dockerfile [default: `Dockerfile` in the folder]
-        #[arg(long, short = 'f', value_name = "FILE", requires = "recipe")]
-        file: Option<PathBuf>,
-        /// Value of an `ARG` of the Dockerfile
-        #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = pair)]
-        args: Vec<(String, String)>,
-        /// Do not use what earlier builds of the recipe kept
-        #[arg(long)]
-        no_cache: bool,
-    },
+    Build(Build),
     /// Write the recipe of the default image to a folder, to make another of it
     Recipe {
         /// The folder; made if need be
@@ -80,6 +68,26 @@ enum Action {
         #[arg(required = true, value_name = "IMAGE", value_parser = name)]
         names: Vec<ImageName>,
     },
+}
+
+/// Arguments of `image build`.
+#[derive(Debug, clap::Args)]
+struct Build {
+    /// Folder with `image.toml` or a `Dockerfile` [default: the recipe of sandboxai/box that this program carries]
+    #[arg(value_name = "FOLDER")]
+    recipe: Option<PathBuf>,
+    /// Name of the image [default: the recipe's; needed for a Dockerfile]
+    #[arg(long, short = 't', value_name = "IMAGE", value_parser = name)]
+    name: Option<ImageName>,
+    /// The Dockerfile [default: `Dockerfile` in the folder]
+    #[arg(long, short = 'f', value_name = "FILE", requires = "recipe")]
+    file: Option<PathBuf>,
+    /// Value of an `ARG` of the Dockerfile
+    #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = pair)]
+    args: Vec<(String, String)>,
+    /// Do not use what earlier builds of the recipe kept
+    #[arg(long)]
+    no_cache: bool,
 }
 
 fn name(text: &str) -> Result<ImageName, String> {
@@ -123,44 +131,7 @@ pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure>
             progress.finish();
             show(context, &made?)?;
         }
-        Action::Build {
-            recipe,
-            name,
-            file,
-            args,
-            no_cache,
-        } => {
-            if let Some((folder, file)) =
-                dockerfile_of(recipe.as_ref(), file).and_then(|file| Some((recipe.clone()?, file)))
-            {
-                let name = name.ok_or_else(|| {
-                    Failure::general("an image of a Dockerfile needs a name")
-                        .hint("give one by --name")
-                })?;
-                let request = dockerfile::Request {
-                    folder,
-                    file,
-                    name: name.clone(),
-                    args: args.into_iter().collect(),
-                };
-                dockerfile::build(&config, &request)?;
-                return show(context, &store.resolve(&name).map_err(failure)?)
-                    .map(|()| ExitCode::Ok);
-            }
-            let options = BuildOptions {
-                name,
-                ca_certificates: config.ca_certificates,
-                no_cache,
-                environment: context.environment.for_builds(),
-            };
-            let progress = Steps::new();
-            let made = match recipe {
-                Some(folder) => store.build(&folder, &options, &progress),
-                None => store.build(recipe::Unpacked::new()?.path(), &options, &progress),
-            };
-            progress.finish();
-            show(context, &made.map_err(failure)?)?;
-        }
+        Action::Build(arguments) => build(context, &config, &store, arguments)?,
         Action::Import { archive, name } => {
             let progress = Steps::new();
             let made = store.import(&mut *open(&archive)?, name.as_ref(), &progress);
@@ -181,6 +152,47 @@ pub(super) fn main(context: &Context, image: Image) -> Result<ExitCode, Failure>
         }
     }
     Ok(ExitCode::Ok)
+}
+
+fn build(
+    context: &Context,
+    config: &Config,
+    store: &Store,
+    arguments: Build,
+) -> Result<(), Failure> {
+    let Build {
+        recipe,
+        name,
+        file,
+        args,
+        no_cache,
+    } = arguments;
+    if let (Some(folder), Some(file)) = (&recipe, dockerfile_of(recipe.as_ref(), file)) {
+        let name = name.ok_or_else(|| {
+            Failure::usage("an image of a Dockerfile needs a name").hint("give one by --name")
+        })?;
+        let request = dockerfile::Request {
+            folder: folder.clone(),
+            file,
+            name: name.clone(),
+            args: args.into_iter().collect(),
+        };
+        dockerfile::build(config, &request)?;
+        return show(context, &store.resolve(&name).map_err(failure)?);
+    }
+    let options = BuildOptions {
+        name,
+        ca_certificates: config.ca_certificates.clone(),
+        no_cache,
+        environment: context.environment.for_builds(),
+    };
+    let progress = Steps::new();
+    let made = match recipe {
+        Some(folder) => store.build(&folder, &options, &progress),
+        None => store.build(recipe::Unpacked::new()?.path(), &options, &progress),
+    };
+    progress.finish();
+    show(context, &made.map_err(failure)?)
 }
 
 fn failure(error: ImageError) -> Failure {
