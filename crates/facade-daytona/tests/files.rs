@@ -268,7 +268,7 @@ async fn success_is_called_what_each_sdk_knows() {
 }
 
 #[tokio::test]
-async fn files_are_listed_looked_at_moved_and_changed() {
+async fn files_are_listed_and_looked_at() {
     let service = Service::with_box().await;
     put(&service, "/w/a.txt", b"one\ntwo\n").await;
     put(&service, "/w/sub/b.txt", b"two").await;
@@ -308,6 +308,13 @@ async fn files_are_listed_looked_at_moved_and_changed() {
         (&info["permissions"], &info["size"]),
         (&json!("0600"), &json!(8))
     );
+}
+
+#[tokio::test]
+async fn files_are_searched_changed_and_moved() {
+    let service = Service::with_box().await;
+    put(&service, "/w/a.txt", b"one\ntwo\n").await;
+    put(&service, "/w/sub/b.txt", b"two").await;
     let found = service
         .get(&format!("{NEW}/files/find?path=/w&pattern=two"))
         .await

@@ -87,7 +87,7 @@ const CLASSES: &[Class] = &[
         code: Some("GIT_BRANCH_NOT_FOUND"),
         words: &[
             "remote branch",
-            "did not match any file(s) known to git",
+            "error: branch '",
             "invalid reference",
             "couldn't find remote ref",
             "src refspec",
@@ -212,10 +212,16 @@ mod tests {
             404,
             "GIT_BRANCH_NOT_FOUND",
         ),
+        ("error: branch 'x' not found.", 404, "GIT_BRANCH_NOT_FOUND"),
         (
             "error: pathspec 'x' did not match any file(s) known to git",
-            404,
-            "GIT_BRANCH_NOT_FOUND",
+            400,
+            "BAD_REQUEST",
+        ),
+        (
+            "fatal: unable to access 'http://h/': Could not resolve proxy: p",
+            502,
+            "GIT_TRANSPORT_FAILED",
         ),
         (
             "fatal: A branch named 'x' already exists.",
