@@ -451,14 +451,10 @@ os._exit(1)",
         assert_died(&ran, reason);
         assert_eq!(client.prints("print('new')"), "new\n", "after {harm}");
     }
-    assert_eq!(
+    assert!(matches!(
         agent.connect().ask(&Request::Ping),
-        Reply::Pong {
-            version: agent_protocol::VERSION,
-            workdir: String::new(),
-            home: String::new()
-        }
-    );
+        Reply::Pong { .. }
+    ));
 }
 
 fn write_python(directory: &Path, line: &str) {
