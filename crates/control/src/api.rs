@@ -21,7 +21,7 @@ pub struct Config {
     pub defaults: Defaults,
     /// Upper bounds of what a request may ask for.
     pub limits_max: Limits,
-    /// How many sandboxes may live at once.
+    /// How many sandboxes may have processes at once; stopped ones have a bound of their own.
     pub sandboxes_max: usize,
     /// How many sandboxes are made at once; more only adds latency.
     pub creations_at_once: usize,

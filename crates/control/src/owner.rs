@@ -247,11 +247,9 @@ impl Owner {
         if !self.life.takes_place() {
             self.core.registry.vacate(&self.resident);
         }
-        if let Some(reason) = self.life.reason() {
-            if let (true, EndReason::FailedToStart(why)) = (was_creating, reason) {
-                // Set already, unless it was the deadline that ended the creation.
-                let _set_before = self.resident.outcome.set(Err((Kind::Timeout, why.clone())));
-            }
+        if let (true, Some(EndReason::FailedToStart(why))) = (was_creating, self.life.reason()) {
+            // Set already, unless it was the deadline that ended the creation.
+            let _set_before = self.resident.outcome.set(Err((Kind::Timeout, why.clone())));
         }
         if self.life.ends_work() {
             self.resident.pool.close();

@@ -67,6 +67,26 @@ fn live<T>(life: impl Future<Output = T>) -> T {
         .block_on(life)
 }
 
+/// How the runtime behaves for a while.
+fn behaviour(dice: &mut Dice) -> Behaviour {
+    Behaviour {
+        create_time: dice.millis(100),
+        start_time: dice.millis(100),
+        destroy_time: dice.millis(200),
+        pause_time: dice.millis(50),
+        create_failures: u32::from(dice.below(4) == 0),
+        destroy_failures: u32::from(dice.below(4) == 0),
+        pause_failures: u32::from(dice.below(4) == 0),
+        resume_failures: u32::from(dice.below(8) == 0),
+        stop_time: dice.millis(100),
+        stop_failures: u32::from(dice.below(4) == 0),
+        pack_time: dice.millis(200),
+        pack_failures: u32::from(dice.below(4) == 0),
+        die_at_start: dice.below(10) == 0,
+        ..Behaviour::default()
+    }
+}
+
 /// One thing that a client does; errors are fine, panics and hangs are not.
 async fn operate(control: &Control, runtime: &FakeRuntime, dice: &mut Dice) {
     let (space, name) = at(dice.one(&NAMES));
@@ -122,24 +142,10 @@ async fn operate(control: &Control, runtime: &FakeRuntime, dice: &mut Dice) {
             let labels = BTreeMap::from([("n".to_owned(), dice.below(9).to_string())]);
             drop(control.set_labels(&space, &name, labels).await);
         }
-        _ => runtime.behave(|behaviour| {
-            *behaviour = Behaviour {
-                create_time: dice.millis(100),
-                start_time: dice.millis(100),
-                destroy_time: dice.millis(200),
-                pause_time: dice.millis(50),
-                create_failures: u32::from(dice.below(4) == 0),
-                destroy_failures: u32::from(dice.below(4) == 0),
-                pause_failures: u32::from(dice.below(4) == 0),
-                resume_failures: u32::from(dice.below(8) == 0),
-                stop_time: dice.millis(100),
-                stop_failures: u32::from(dice.below(4) == 0),
-                pack_time: dice.millis(200),
-                pack_failures: u32::from(dice.below(4) == 0),
-                die_at_start: dice.below(10) == 0,
-                ..Behaviour::default()
-            };
-        }),
+        _ => {
+            let next = behaviour(dice);
+            runtime.behave(|behaviour| *behaviour = next);
+        }
     }
 }
 

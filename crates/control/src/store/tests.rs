@@ -272,6 +272,80 @@ async fn a_newer_or_foreign_file_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_store_from_before_sandboxes_could_be_stopped_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    let old = sandbox("old");
+    connection
+        .execute(
+            "INSERT INTO sandboxes VALUES (?1, 'default', 'old', 'box', 'sandboxai/box', '{}', \
+             1, 2, 3, 'open', NULL, 5000, 'running', 1000, 1500, NULL, NULL, NULL)",
+            [old.id.as_str()],
+        )
+        .unwrap();
+    connection
+        .pragma_update(None, "application_id", 0x5362_4149)
+        .unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    drop(connection);
+    let (store, memory) = Store::open(&path).await.unwrap();
+    let found = &memory.sandboxes[0].sandbox;
+    assert_eq!((&found.id, found.state), (&old.id, State::Running));
+    assert!(found.labels.is_empty() && found.annotations.is_empty());
+    let lifetime_max = Some(Duration::from_secs(5));
+    let lease = Lease {
+        lifetime_max,
+        ..Lease::default()
+    };
+    assert_eq!((found.spec.lease, &found.stopped), (lease, &None));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn since_when_and_why_a_sandbox_is_stopped_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = Store::open(&path).await.unwrap();
+    let sandbox = sandbox("a");
+    store.write(creating(&sandbox)).await.unwrap();
+    let stop = crate::Stop {
+        at_ms: 7000,
+        fault: Some("it ran out of memory".to_owned()),
+    };
+    let moved = Change::Moved {
+        id: sandbox.id.clone(),
+        state: State::Archived,
+        active_ms: 6000,
+        stopped: Some(stop.clone()),
+        note: note("archived"),
+    };
+    store.write(moved).await.unwrap();
+    let limits = Limits {
+        memory_bytes: 1 << 30,
+        ..Limits::default()
+    };
+    let respecified = Change::Respecified {
+        id: sandbox.id.clone(),
+        lease: Lease::default(),
+        limits,
+    };
+    store.write(respecified).await.unwrap();
+    let active = Change::Active(vec![(sandbox.id.clone(), 6500)]);
+    store.write(active).await.unwrap();
+    store.close().await;
+    let (_store, memory) = Store::open(&path).await.unwrap();
+    let found = &memory.sandboxes[0].sandbox;
+    assert_eq!((found.state, found.active_ms), (State::Archived, 6500));
+    assert_eq!(found.stopped, Some(stop));
+    assert_eq!(
+        (found.spec.lease, found.spec.limits),
+        (Lease::default(), limits)
+    );
+}
+
+#[tokio::test]
 async fn a_folder_that_is_missing_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let error = open_error(&folder.path().join("missing/store")).await;

@@ -84,7 +84,14 @@ fn layer() -> tempfile::TempDir {
     fs::write(layer.path().join(strange), "strange").unwrap();
     fs::create_dir(at("long")).unwrap();
     fs::write(at(&format!("long/{}", "n".repeat(255))), "long").unwrap();
-    let mut folders = vec![layer.path().to_owned()];
+    finish(layer.path());
+    chown(layer.path(), Some(id(0)), Some(id(0))).unwrap();
+    layer
+}
+
+/// Gives what is left to the sandbox's root, and sets times.
+fn finish(layer: &Path) {
+    let mut folders = vec![layer.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
@@ -106,10 +113,8 @@ fn layer() -> tempfile::TempDir {
             last_access: time,
             last_modification: time,
         };
-        utimensat(CWD, at(path), &times, rustix::fs::AtFlags::empty()).unwrap();
+        utimensat(CWD, layer.join(path), &times, rustix::fs::AtFlags::empty()).unwrap();
     }
-    chown(layer.path(), Some(id(0)), Some(id(0))).unwrap();
-    layer
 }
 
 /// Everything about a tree but inodes and access times.

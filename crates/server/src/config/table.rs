@@ -311,7 +311,7 @@ pub const KEYS: &[Key] = &[
         "limits.sandboxes",
         Form::Count,
         "1000",
-        "Sandboxes that may live at once.",
+        "Sandboxes that may have processes at once. Stopped and archived ones do not count; with them there may be eleven times as many.",
     ),
     key(
         "limits.creations_at_once",
