@@ -170,7 +170,8 @@ async fn ready_image(facade: &Facade, source: &Source) -> ApiResult<Option<Image
     match source {
         Source::Image(_) => {
             if !under_way {
-                control.begin_pull(name).await?;
+                let begun = control.begin_pull(name).await;
+                begun.map_err(|error| cannot_pull(name, error))?;
             }
             match tokio::time::timeout(PULL_WAIT, control.image_job_done(name)).await {
                 Ok(Ok(image)) => Ok(Some(image)),

@@ -249,3 +249,148 @@ async fn make(waiting: Waiting, control: Control, create: Create, id: Id, image:
         Err(waits) => waiting.fail(&id, waits),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use sandbox::{Fetch, Image, Sink, State};
+    use tokio::{io::AsyncWriteExt, sync::watch};
+
+    use super::*;
+    use crate::{Facade, FacadeConfig, testing};
+
+    const WAIT: Duration = Duration::from_secs(20);
+
+    const IMAGE: &str = "registry.test/slow:1";
+
+    /// A registry that answers when it is told whether it has the image.
+    struct Registry(watch::Receiver<Option<bool>>);
+
+    #[async_trait]
+    impl Fetch for Registry {
+        async fn image(
+            &self,
+            _: &Image,
+            archive: Sink<'_>,
+            _: &(dyn Fn(String) + Send + Sync),
+        ) -> sandbox::Result<()> {
+            let mut answer = self.0.clone();
+            let has_it = answer.wait_for(Option::is_some).await.map(|has| *has);
+            match has_it {
+                Ok(Some(true)) => Ok(archive.write_all(b"an image").await.unwrap()),
+                _ => Err(Error::not_found("the registry has no such image")),
+            }
+        }
+
+        async fn file(&self, _: &str, _: u64, _: Sink<'_>) -> sandbox::Result<()> {
+            Err(Error::not_found("no files"))
+        }
+    }
+
+    /// A facade that pulls an image, and what makes its registry answer.
+    async fn pulling() -> (Facade, watch::Sender<Option<bool>>, tempfile::TempDir) {
+        let (control, folder) = testing::control().await;
+        let (answer, asked) = watch::channel(None);
+        let control = control.with_fetch(Arc::new(Registry(asked)));
+        control.begin_pull(IMAGE).await.unwrap();
+        let facade = Facade::new(control, FacadeConfig::new("sandboxai/box".to_owned()));
+        (facade, answer, folder)
+    }
+
+    fn sandbox(control: &Control, name: &str) -> (Create, Sandbox) {
+        let create = Create {
+            id: Some(Id::random().unwrap()),
+            name: Some(name.parse().unwrap()),
+            ..Create::default()
+        };
+        let sandbox = Sandbox {
+            id: create.id.clone().unwrap(),
+            space: create.space.clone(),
+            name: create.name.clone().unwrap(),
+            image_requested: String::new(),
+            spec: control.plan(&create).unwrap(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            state: State::Creating,
+            created_ms: 0,
+            active_ms: 0,
+            stopped: None,
+            ending: None,
+            tombstone: None,
+        };
+        (create, sandbox)
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_found_and_told_why_it_failed() {
+        let (facade, answer, _folder) = pulling().await;
+        let (control, waiting) = (&facade.control, &facade.waiting);
+        let mut changes = waiting.watch();
+        let (create, sandbox) = sandbox(control, "one");
+        let id = sandbox.id.clone();
+        waiting.begin(control, create, sandbox, IMAGE).unwrap();
+        assert_eq!(changes.recv().await.unwrap().from, None);
+        for asked in ["one", id.as_str()] {
+            let waits = waiting.find(control, asked).unwrap().waits;
+            assert_eq!(waits, Some(Waits::Pulling), "{asked}");
+        }
+        assert!(waiting.has_name(&"one".parse().unwrap()));
+        assert_eq!(waiting.image_of(&id), Some(IMAGE.to_owned()));
+        answer.send(Some(false)).unwrap();
+        let failed = tokio::time::timeout(WAIT, changes.recv()).await.unwrap();
+        assert!(matches!(
+            failed.unwrap().shown.waits,
+            Some(Waits::BuildFailed(_))
+        ));
+        assert_eq!(waiting.all(control).len(), 1, "it still tells why");
+        assert!(
+            !waiting.has_name(&"one".parse().unwrap()),
+            "its name is free"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_waits_once_and_giving_up_frees_it() {
+        let (facade, _answer, _folder) = pulling().await;
+        let (control, waiting) = (&facade.control, &facade.waiting);
+        let begin = |name| {
+            let (create, sandbox) = sandbox(control, name);
+            waiting.begin(control, create, sandbox, IMAGE)
+        };
+        let first = begin("one").unwrap().sandbox.id;
+        assert_eq!(begin("one").unwrap_err().kind, Kind::AlreadyExists);
+        assert!(waiting.give_up(&first) && !waiting.give_up(&first));
+        assert!(waiting.find(control, "one").is_none());
+        begin("one").unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_more_wait_than_there_is_room_for() {
+        let (facade, _answer, _folder) = pulling().await;
+        let (control, waiting) = (&facade.control, &facade.waiting);
+        for number in 0..=ENTRIES_MAX {
+            let (create, sandbox) = sandbox(control, &format!("n{number}"));
+            let begun = waiting.begin(control, create, sandbox, IMAGE);
+            match number < ENTRIES_MAX {
+                true => drop(begun.unwrap()),
+                false => assert_eq!(begun.unwrap_err().kind, Kind::LimitReached),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_is_made_when_its_image_is_there() {
+        let (facade, answer, _folder) = pulling().await;
+        let (control, waiting) = (&facade.control, &facade.waiting);
+        let mut made = control.watch_changes();
+        let (mut create, sandbox) = sandbox(control, "one");
+        create.image = Some(IMAGE.to_owned());
+        let id = sandbox.id.clone();
+        waiting.begin(control, create, sandbox, IMAGE).unwrap();
+        answer.send(Some(true)).unwrap();
+        let run = async { while made.recv().await.unwrap().sandbox.state != State::Running {} };
+        tokio::time::timeout(WAIT, run).await.unwrap();
+        let found = control.find(&facade.config.space, "one").unwrap();
+        assert_eq!((found.id, found.image_requested.as_str()), (id, IMAGE));
+    }
+}
