@@ -179,7 +179,7 @@ async fn ready_image(facade: &Facade, source: &Source) -> ApiResult<Option<Image
                 Err(_) => Ok(None),
             }
         }
-        // SDKs show the log of a build only if they are told that it is to come.
+        // The caller may want to see its log.
         Source::Dockerfile { text, .. } => {
             if !under_way {
                 let build = ImageBuild {

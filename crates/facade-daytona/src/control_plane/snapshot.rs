@@ -470,9 +470,11 @@ fn of_image(facade: &Facade, asked: &str, image: &ImageInfo) -> SnapshotDto {
 
 fn of_job(facade: &Facade, job: &ImageJob) -> SnapshotDto {
     let (state, error_reason) = match (&job.state, job.kind) {
-        (ImageJobState::Queued, _) => ("pending", None),
+        // SDKs show the log of what is building, not of what is pending, and look
+        // once a second: they would miss a build that is quick.
+        (ImageJobState::Queued | ImageJobState::Running, ImageJobKind::Build) => ("building", None),
+        (ImageJobState::Queued, ImageJobKind::Pull) => ("pending", None),
         (ImageJobState::Running, ImageJobKind::Pull) => ("pulling", None),
-        (ImageJobState::Running, ImageJobKind::Build) => ("building", None),
         (ImageJobState::Failed(why), ImageJobKind::Pull) => ("error", Some(why.clone())),
         (ImageJobState::Failed(why), ImageJobKind::Build) => ("build_failed", Some(why.clone())),
         (ImageJobState::Done(image), _) => return of_image(facade, &job.name, image),

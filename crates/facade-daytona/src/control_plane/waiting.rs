@@ -113,8 +113,11 @@ impl Waiting {
             task: None,
         };
         let mut shown = entry.shown(control);
-        // The job may have got on since; what was asked for is a build or a pull.
-        shown.waits = shown.waits.or(Some(Waits::Build));
+        // SDKs show the log of a build only if they are told that it is to come.
+        shown.waits = match shown.waits {
+            Some(Waits::Pulling) => Some(Waits::Pulling),
+            _ => Some(Waits::Build),
+        };
         let task = tokio::spawn(make(
             self.clone(),
             control.clone(),
