@@ -12,6 +12,9 @@
 //!                                              └────► events (changes of state)
 //! ```
 //!
+//! Files of callers that images are built with are stored under `/s3`
+//! ([`object_storage`]).
+//!
 //! Facts of the protocol are in `docs/protocols/daytona.md`.
 
 mod access;
@@ -23,6 +26,7 @@ mod error;
 mod events;
 mod extract;
 mod not_served;
+mod object_storage;
 pub mod preview;
 pub mod preview_url;
 mod request_id;
@@ -35,7 +39,7 @@ mod token;
 mod toolbox;
 mod version;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -49,6 +53,7 @@ use sandbox::Space;
 use crate::{
     control_plane::{Begun, Waiting},
     error::ApiError,
+    object_storage::{ContextStore, Sessions},
     request_id::RequestIds,
 };
 
@@ -72,6 +77,8 @@ pub struct FacadeConfig {
     pub links: preview_url::Links,
     /// The image of sandboxes whose creation names none.
     pub image_default: String,
+    /// Where files of callers are kept that images are built with.
+    pub contexts_dir: PathBuf,
 }
 
 impl FacadeConfig {
@@ -86,6 +93,7 @@ impl FacadeConfig {
             output_bytes_max: 32 << 20,
             exec_timeout_default: Duration::from_secs(360),
             image_default,
+            contexts_dir: std::env::temp_dir().join("sandboxai-contexts"),
             links: preview_url::Links::default(),
         }
     }
@@ -109,6 +117,9 @@ pub(crate) struct Facade {
     /// Snapshots that were asked for.
     pub(crate) begun: Begun,
     pub(crate) terminals: Arc<toolbox::Terminals>,
+    /// Who may store files to build images with.
+    sessions: Sessions,
+    pub(crate) contexts: ContextStore,
     request_ids: Arc<RequestIds>,
 }
 
@@ -116,6 +127,8 @@ impl Facade {
     fn new(control: Control, config: FacadeConfig) -> Self {
         Self {
             control,
+            sessions: Sessions::default(),
+            contexts: ContextStore::new(config.contexts_dir.clone()),
             config: Arc::new(config),
             waiting: Waiting::new(),
             begun: Begun::default(),
@@ -134,6 +147,7 @@ pub fn router(control: Control, config: FacadeConfig) -> Router {
 fn routes(facade: Facade) -> Router {
     let json_bytes_max = facade.config.json_bytes_max;
     let control_plane = control_plane::routes()
+        .merge(object_storage::access_routes())
         .merge(not_served::control_plane())
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
@@ -149,6 +163,7 @@ fn routes(facade: Facade) -> Router {
         .nest("/api", control_plane)
         .nest("/api/toolbox/{sandbox}/toolbox", toolbox.clone())
         .nest("/toolbox/{sandbox}", toolbox)
+        .nest("/s3", object_storage::routes())
         .layer(DefaultBodyLimit::max(json_bytes_max))
         .layer(from_fn_with_state(facade.clone(), answer::complete))
         .with_state(facade)

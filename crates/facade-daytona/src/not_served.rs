@@ -11,13 +11,12 @@ use serde_json::{Value, json};
 use crate::{Facade, error::ApiError};
 
 /// Below `/api`: the first component of the path, and what it is about.
-const PARTS: [(&str, &str); 17] = [
+const PARTS: [(&str, &str); 16] = [
     ("admin", "administration by the API"),
     ("api-keys", "managing keys by the API"),
     ("audit", "the audit log"),
     ("docker-registry", "registries with credentials"),
     ("jobs", "the API of runners"),
-    ("object-storage", "object storage"),
     ("organizations", "managing organizations"),
     ("preview", "the API of Daytona's own proxy"),
     ("regions", "managing regions"),

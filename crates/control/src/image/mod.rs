@@ -50,7 +50,7 @@ pub struct ImageBuild {
     /// The text of the Dockerfile.
     pub dockerfile: String,
     /// A tar archive with the files that `COPY` and `ADD` take.
-    pub context: Option<PathBuf>,
+    pub contexts: Vec<PathBuf>,
     /// Values of `ARG`.
     pub args: BTreeMap<String, String>,
     /// Entrypoint instead of the one that the Dockerfile names.

@@ -1,6 +1,6 @@
 //! `POST /sandbox`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -80,7 +80,12 @@ enum Source {
     /// An image of this name.
     Image(String),
     /// The image of a Dockerfile.
-    Dockerfile { name: String, text: String },
+    Dockerfile {
+        name: String,
+        text: String,
+        /// Archives with the files of the caller.
+        contexts: Vec<PathBuf>,
+    },
 }
 
 impl Source {
@@ -180,11 +185,12 @@ async fn ready_image(facade: &Facade, source: &Source) -> ApiResult<Option<Image
             }
         }
         // The caller may want to see its log.
-        Source::Dockerfile { text, .. } => {
+        Source::Dockerfile { text, contexts, .. } => {
             if !under_way {
                 let build = ImageBuild {
                     name: name.to_owned(),
                     dockerfile: text.clone(),
+                    contexts: contexts.clone(),
                     ..ImageBuild::default()
                 };
                 match control.begin_build(build).await {
@@ -260,17 +266,13 @@ impl CreateBody {
             return Ok(Source::Image(named));
         };
         let hashes = build.context_hashes.as_deref().unwrap_or_default();
-        if !hashes.is_empty() {
-            return Err(ApiError::not_served(
-                "building an image with files of the caller",
-            ));
-        }
         let text = &build.dockerfile_content;
         Ok(match dockerfile::plain_image(text) {
             Some(image) => Source::Image(image.to_owned()),
             None => Source::Dockerfile {
                 name: dockerfile::name_of(text, hashes),
                 text: text.clone(),
+                contexts: facade.contexts.files(hashes).await?,
             },
         })
     }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -293,7 +294,12 @@ pub(crate) async fn create(
 ) -> ApiResult<Json<SnapshotDto>> {
     let name: Image = body.name.parse()?;
     let name = name.as_str();
-    let build = body.build()?;
+    let hashes = body
+        .build_info
+        .as_ref()
+        .and_then(|build| build.context_hashes.as_deref());
+    let contexts = facade.contexts.files(hashes.unwrap_or_default()).await?;
+    let build = body.build(contexts)?;
     match facade.control.find_image(name).await {
         // Registering an image under its own name is how a snapshot of an image
         // that is there already is made elsewhere; here it is one by itself.
@@ -319,7 +325,7 @@ pub(crate) async fn create(
 
 impl CreateBody {
     /// How it is built; `None` when an image only need be pulled under its own name.
-    fn build(&self) -> ApiResult<Option<ImageBuild>> {
+    fn build(&self, contexts: Vec<PathBuf>) -> ApiResult<Option<ImageBuild>> {
         if self.gpu.is_some_and(|count| count > 0.0) {
             return Err(ApiError::bad_request(
                 "field `gpu`: this server has no GPU for sandboxes; leave it out",
@@ -335,15 +341,7 @@ impl CreateBody {
                 }
                 format!("FROM {image}\n")
             }
-            (None, Some(build)) => {
-                let hashes = build.context_hashes.as_deref().unwrap_or_default();
-                if !hashes.is_empty() {
-                    return Err(ApiError::not_served(
-                        "building an image with files of the caller",
-                    ));
-                }
-                build.dockerfile_content.clone()
-            }
+            (None, Some(build)) => build.dockerfile_content.clone(),
             _ => {
                 return Err(ApiError::bad_request(
                     "give either `imageName` or `buildInfo`",
@@ -362,6 +360,7 @@ impl CreateBody {
             name: self.name.clone(),
             dockerfile,
             entrypoint: self.entrypoint.clone(),
+            contexts,
             ..ImageBuild::default()
         }))
     }
@@ -541,7 +540,7 @@ mod tests {
     #[test]
     fn resources_become_labels_of_the_image_and_are_read_back() {
         let build = body(r#"{"name":"n:1","imageName":"a","cpu":2,"memory":4,"disk":8}"#)
-            .build()
+            .build(Vec::new())
             .unwrap()
             .unwrap();
         let labels = build.dockerfile.lines().filter_map(|line| {
@@ -566,13 +565,13 @@ mod tests {
     fn an_image_under_its_own_name_is_only_pulled() {
         assert!(
             body(r#"{"name":"a:1","imageName":"a:1"}"#)
-                .build()
+                .build(Vec::new())
                 .unwrap()
                 .is_none()
         );
         assert!(
             body(r#"{"name":"a:1","imageName":"a:1","cpu":1}"#)
-                .build()
+                .build(Vec::new())
                 .unwrap()
                 .is_some()
         );
@@ -581,7 +580,7 @@ mod tests {
             r#"{"name":"a","imageName":"b\nRUN x"}"#,
             r#"{"name":"a","imageName":"b","gpu":1}"#,
         ] {
-            assert!(body(wrong).build().is_err(), "{wrong}");
+            assert!(body(wrong).build(Vec::new()).is_err(), "{wrong}");
         }
     }
 

@@ -178,8 +178,8 @@ async fn what_cannot_be_is_refused_with_the_field() {
         (json!({"linkedSandbox": "none"}), 404, "not found"),
         (
             json!({"buildInfo": {"dockerfileContent": "FROM a\nCOPY b /", "contextHashes": ["x"]}}),
-            501,
-            "files",
+            400,
+            "upload them again",
         ),
     ] {
         let (answered, error) = api.post("/sandbox", body.clone()).await;
@@ -320,7 +320,6 @@ async fn what_is_not_served_says_so_and_what_is_unknown_too() {
     for path in [
         "/volumes",
         "/volumes/by-name/x",
-        "/object-storage/push-access",
         "/sandbox/one/ssh-access",
         "/sandbox/one/fork",
         "/sandbox/one/telemetry/metrics",

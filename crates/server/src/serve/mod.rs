@@ -138,6 +138,7 @@ async fn run(
     client: Option<ClientWatch>,
 ) -> Result<(), Failure> {
     let stop = Stop::listen(client).map_err(Failure::to("cannot listen for signals"))?;
+    let contexts_dir = store.with_file_name("contexts");
     let control = tokio::select! {
         control = start(config, store, runtime_config, spawner) => control?,
         // Whatever was begun is found by the next start.
@@ -146,7 +147,7 @@ async fn run(
     let address = listener
         .local_addr()
         .map_err(Failure::to("cannot tell the port"))?;
-    let router = router(control.clone(), config);
+    let router = router(control.clone(), config, contexts_dir);
     announce(config, address);
     connection::serve(listener, router, &config.server, &stop)
         .await
@@ -204,7 +205,7 @@ pub fn fetch(config: &Config) -> Result<image_pull::HttpFetch, Failure> {
 }
 
 /// The facades behind the doors that every request passes.
-fn router(control: Control, config: &Config) -> Router {
+fn router(control: Control, config: &Config, contexts_dir: PathBuf) -> Router {
     let keys = authentication::Keys::new(&config.server.api_keys);
     let native = facade_sandboxai::FacadeConfig {
         output_bytes_max: config.output_bytes_max,
@@ -213,7 +214,10 @@ fn router(control: Control, config: &Config) -> Router {
     let native = facade_sandboxai::router(control.clone(), native).layer(
         middleware::from_fn_with_state(keys.clone(), authentication::check),
     );
-    let daytona = daytona_config(config, keys.clone());
+    let daytona = facade_daytona::FacadeConfig {
+        contexts_dir,
+        ..daytona_config(config, keys.clone())
+    };
     let previews = previews(&control, &daytona, config);
     let facades = native
         .merge(facade_daytona::router(control, daytona))

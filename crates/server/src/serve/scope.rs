@@ -246,7 +246,7 @@ fn remove_scope(all: &OwnedFd, scope: &str) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         if !matches!(name.to_bytes(), b"." | b"..") && name.to_bytes() != LOCK.as_bytes() {
-            unlinkat(&own, name, AtFlags::empty())?;
+            sys::tree::remove(&own, name)?;
         }
     }
     unlinkat(&own, LOCK, AtFlags::empty())?;

@@ -44,24 +44,24 @@ pub(super) struct Plan {
     file: Dockerfile,
     args: BTreeMap<String, String>,
     entrypoint: Option<Vec<String>>,
-    context: Option<File>,
+    contexts: Vec<File>,
 }
 
 impl Plan {
-    /// Reads the Dockerfile and opens the context, whose file may then go away.
+    /// Reads the Dockerfile and opens the contexts, whose files may then go away.
     ///
     /// # Errors
     /// `InvalidRequest` naming the line, or the file.
     pub(super) fn of(build: ImageBuild) -> Result<Self> {
-        let context = build.context.map(|path| {
-            File::open(&path)
+        let contexts = build.contexts.iter().map(|path| {
+            File::open(path)
                 .map_err(|error| Error::invalid(format!("the context {}: {error}", path.display())))
         });
         Ok(Self {
             file: Dockerfile::parse(&build.dockerfile)?,
             args: build.args,
             entrypoint: build.entrypoint,
-            context: context.transpose()?,
+            contexts: contexts.collect::<Result<_>>()?,
         })
     }
 }
@@ -88,15 +88,14 @@ async fn whole(core: Arc<Core>, image: Image, plan: Plan, job: Arc<Job>) -> Resu
         file,
         args,
         entrypoint,
-        context,
+        contexts,
     } = plan;
-    let context = match context {
-        Some(file) => {
-            let folder = folder.clone();
-            blocking(move || Tree::of(&Part::whole(file).map_err(unkept)?, &folder)).await?
-        }
-        None => Tree::default(),
-    };
+    let mut context = Tree::default();
+    for file in contexts {
+        let folder = folder.clone();
+        let tree = blocking(move || Tree::of(&Part::whole(file).map_err(unkept)?, &folder)).await?;
+        context.items.extend(tree.items);
+    }
     let wanted = needed(&file);
     let steps = wanted.iter().map(|index| file.stages[*index].steps.len());
     let mut builder = Builder {

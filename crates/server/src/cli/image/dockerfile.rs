@@ -39,7 +39,7 @@ pub(super) fn build(config: &Config, request: &Request) -> Result<ImageInfo, Fai
     let build = ImageBuild {
         name: request.name.to_string(),
         dockerfile,
-        context: Some(archive.path().to_owned()),
+        contexts: vec![archive.path().to_owned()],
         args: request.args.clone(),
         entrypoint: None,
     };
