@@ -280,7 +280,10 @@ mod tests {
             let mut answer = self.0.clone();
             let has_it = answer.wait_for(Option::is_some).await.map(|has| *has);
             match has_it {
-                Ok(Some(true)) => Ok(archive.write_all(b"an image").await.unwrap()),
+                Ok(Some(true)) => {
+                    archive.write_all(b"an image").await.unwrap();
+                    Ok(())
+                }
                 _ => Err(Error::not_found("the registry has no such image")),
             }
         }
