@@ -80,9 +80,11 @@ def test_create_from_an_image_with_resources(daytona: Daytona) -> None:
 
 
 def test_create_from_a_built_image_streams_the_logs(daytona: Daytona) -> None:
+    """A step that was never run before: of one that was, the result is kept, and no log."""
+    once = uuid.uuid4().hex
     image = (
         Image.base("sandboxai/box")
-        .run_commands("echo building-$((20 + 22)) && echo made > /made")
+        .run_commands(f"echo building-$((20 + 22)) {once} && echo made > /made")
         .env({"FROM_IMAGE": "yes"})
         .workdir("/srv")
     )

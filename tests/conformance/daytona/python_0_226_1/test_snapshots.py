@@ -53,10 +53,11 @@ def test_get_of_nothing(daytona: Daytona) -> None:
 
 
 def test_build_from_steps(daytona: Daytona, name: str) -> None:
+    """One step is new each time: of others the results are kept, and no log."""
     image = (
         Image.base("sandboxai/box")
         .env({"BUILT": "yes"})
-        .run_commands("mkdir -p /opt/mine && echo content > /opt/mine/file", "echo seen-$((1 + 1)) in the log")
+        .run_commands("mkdir -p /opt/mine && echo content > /opt/mine/file", f"echo seen-$((1 + 1)) {name}")
         .workdir("/opt/mine")
     )
     logs: list[str] = []
@@ -85,8 +86,21 @@ def test_build_with_resources(daytona: Daytona, name: str) -> None:
         sandbox.delete()
 
 
+def test_steps_are_kept(daytona: Daytona, name: str) -> None:
+    image = Image.base("sandboxai/box").run_commands(f"sleep 1.5; date +%s%N > /when; echo {name}")
+    whens = []
+    for number in range(2):
+        again = f"{name}-{number}"
+        daytona.snapshot.create(CreateSnapshotParams(name=again, image=image.env({f"N{number}": "1"})), timeout=120)
+        sandbox = daytona.create(CreateSandboxFromSnapshotParams(snapshot=again))
+        whens.append(sandbox.process.exec("cat /when").result)
+        sandbox.delete()
+        daytona.snapshot.delete(again)
+    assert whens[0] == whens[1], "the step was run twice"
+
+
 def test_a_step_that_fails(daytona: Daytona, name: str) -> None:
-    image = Image.base("sandboxai/box").run_commands("echo about to fail; exit 7")
+    image = Image.base("sandboxai/box").run_commands(f"echo about to fail {name}; exit 7")
     logs: list[str] = []
     with pytest.raises(DaytonaError):
         daytona.snapshot.create(CreateSnapshotParams(name=name, image=image), on_logs=logs.append, timeout=120)

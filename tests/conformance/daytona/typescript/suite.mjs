@@ -154,7 +154,7 @@ export function suite(sdk) {
     await daytona.snapshot.create(
       {
         name,
-        image: Image.base("sandboxai/box").env({ FROM_BUILD: "yes" }).runCommands("echo step-$((1 + 1))"),
+        image: Image.base("sandboxai/box").env({ FROM_BUILD: "yes" }).runCommands(`echo step-$((1 + 1)) ${name}`),
         resources: { cpu: 1, memory: 2, disk: 5 },
       },
       { timeout: 120, onLogs: (line) => logs.push(line) },
