@@ -176,6 +176,7 @@ async fn bucket(
         .into_response())
 }
 
+/// One object: `HEAD`, `PUT`, and the steps of an upload in parts.
 async fn object(
     State(facade): State<Facade>,
     Path((bucket, key)): Path<(String, String)>,
@@ -188,75 +189,63 @@ async fn object(
         return Err(Refused(StatusCode::BAD_REQUEST, "InvalidRequest", message));
     };
     let store = &facade.contexts;
-    match (request.method().as_str(), &asked) {
-        ("HEAD", _) => match store.find(&key).await.map_err(refused)? {
+    if let Some(upload) = &asked.upload {
+        return in_parts(store, &key, upload, asked.part, request).await;
+    }
+    match request.method().as_str() {
+        "HEAD" => match store.find(&key).await.map_err(refused)? {
             Some(found) => Ok(described(&found)),
             None => Err(no_key()),
         },
-        ("POST", asked) if asked.uploads.is_some() => {
-            let upload = store.begin(&key).await.map_err(refused)?;
-            Ok((
-                xml::headers(),
-                xml::begun(BUCKET, &key.to_string(), &upload),
-            )
-                .into_response())
+        "POST" if asked.uploads.is_some() => {
+            let upload = store.begin().await.map_err(refused)?;
+            let page = xml::begun(BUCKET, &key.to_string(), &upload);
+            Ok((xml::headers(), page).into_response())
         }
-        (
-            "PUT",
-            Asked {
-                upload: Some(upload),
-                part: Some(part),
-                ..
-            },
-        ) => {
-            let (upload, part) = (upload.clone(), *part);
-            let content = chunked::content(request);
-            let stored = store.put_part(&upload, part, content).await;
-            Ok(entity(&stored.map_err(refused)?))
-        }
-        ("PUT", _) => {
+        "PUT" => {
             let stored = store.put(&key, chunked::content(request)).await;
             Ok(entity(&stored.map_err(refused)?))
         }
-        (
-            "POST",
-            Asked {
-                upload: Some(upload),
-                ..
-            },
-        ) => {
-            let upload = upload.clone();
+        method => Err(not_served(method)),
+    }
+}
+
+/// A step of an upload in parts that was begun.
+async fn in_parts(
+    store: &ContextStore,
+    key: &Key,
+    upload: &str,
+    part: Option<u32>,
+    request: Request,
+) -> Answer {
+    match (request.method().as_str(), part) {
+        ("PUT", Some(part)) => {
+            let stored = store
+                .put_part(upload, part, chunked::content(request))
+                .await;
+            Ok(entity(&stored.map_err(refused)?))
+        }
+        ("POST", _) => {
             let body = axum::body::to_bytes(request.into_body(), XML_BYTES_MAX).await;
             let body = body.map_err(|error| {
                 Refused(StatusCode::BAD_REQUEST, "MalformedXML", error.to_string())
             })?;
             let parts = xml::part_numbers(&body);
-            let stored = store
-                .complete(&key, &upload, &parts)
-                .await
-                .map_err(refused)?;
+            let stored = store.complete(key, upload, &parts).await.map_err(refused)?;
             let page = xml::completed(BUCKET, &key.to_string(), &stored.etag());
             Ok((xml::headers(), page).into_response())
         }
-        (
-            "DELETE",
-            Asked {
-                upload: Some(upload),
-                ..
-            },
-        ) => {
+        ("DELETE", _) => {
             store.abort(upload).await.map_err(refused)?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        (method, _) => {
-            let message = format!("{method} is not served here");
-            Err(Refused(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "MethodNotAllowed",
-                message,
-            ))
-        }
+        (method, _) => Err(not_served(method)),
     }
+}
+
+fn not_served(method: &str) -> Refused {
+    let message = format!("{method} is not served here");
+    Refused(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }
 
 /// The answer about something that was stored.

@@ -152,7 +152,7 @@ impl ContextStore {
     }
 
     /// Begins an upload in parts.
-    pub(super) async fn begin(&self, _key: &Key) -> Result<String> {
+    pub(super) async fn begin(&self) -> Result<String> {
         self.make_room(0).await?;
         let id = token::random()?;
         let folder = self.upload(&id)?;
@@ -412,7 +412,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = ContextStore::new(folder.path().to_owned());
         let key = Key::of_hash(HASH).unwrap();
-        let upload = store.begin(&key).await.unwrap();
+        let upload = store.begin().await.unwrap();
         store
             .put_part(&upload, 2, content(&[b"world"]))
             .await

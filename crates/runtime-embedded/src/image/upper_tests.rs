@@ -191,7 +191,7 @@ fn deep_and_wide_trees_come_over_or_are_refused_with_a_word() {
     let error = copy_with(from.path(), Limits::default()).unwrap_err();
     assert!(error.to_string().contains("4096 bytes"), "{error}");
     for folder in [&from, &layer] {
-        sys::tree::remove(&open(folder.path()), c"d").unwrap();
+        sys::tree::remove(open(folder.path()), c"d").unwrap();
     }
 }
 
