@@ -25,10 +25,15 @@ need /etc/ssl/certs/ca-certificates.crt ca-certificates
 if [ "${1:-}" = --test ]; then
     need busybox busybox-static
     need docker-registry docker-registry
+    need promtool prometheus
 fi
 if [ ${#need_packages[@]} -gt 0 ]; then
     say "installing from Debian's packages: ${need_packages[*]}"
     as_root apt-get update -qq
+    case " ${need_packages[*]} " in
+    # The tests run the program themselves; its service is not wanted.
+    *" prometheus "*) as_root systemctl mask prometheus.service >/dev/null 2>&1 || true ;;
+    esac
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${need_packages[@]}" >/dev/null
 fi
 

@@ -34,21 +34,24 @@ impl Control {
     /// # Errors
     /// `NotFound`, `Conflict` when its state does not allow it, or the failed step.
     pub async fn stop(&self, space: &Space, name: &Name) -> Result<Sandbox> {
-        let core = &self.core;
-        let resident = core.registry.find(space, name)?;
-        if resident.details().spec.lease.ends_on_stop() {
-            resident.ask_end(EndReason::Stopped);
-            tokio::time::timeout(STOP_TIME_MAX, resident.gone())
-                .await
-                .map_err(|_| too_long(name))?;
-            let tombstone = core.registry.tombstone(space, name);
-            return tombstone
-                .filter(|tombstone| tombstone.id == resident.id)
-                .map(|tombstone| Sandbox::clone(&tombstone))
-                .ok_or_else(|| Error::not_found(format!("sandbox `{name}` has ended")));
-        }
-        self.wish(&resident, Wanted::Stopped, STOP_TIME_MAX).await?;
-        Ok(resident.view(&*core.clock))
+        self.measured("stop", async {
+            let core = &self.core;
+            let resident = core.registry.find(space, name)?;
+            if resident.details().spec.lease.ends_on_stop() {
+                resident.ask_end(EndReason::Stopped);
+                tokio::time::timeout(STOP_TIME_MAX, resident.gone())
+                    .await
+                    .map_err(|_| too_long(name))?;
+                let tombstone = core.registry.tombstone(space, name);
+                return tombstone
+                    .filter(|tombstone| tombstone.id == resident.id)
+                    .map(|tombstone| Sandbox::clone(&tombstone))
+                    .ok_or_else(|| Error::not_found(format!("sandbox `{name}` has ended")));
+            }
+            self.wish(&resident, Wanted::Stopped, STOP_TIME_MAX).await?;
+            Ok(resident.view(&*core.clock))
+        })
+        .await
     }
 
     /// Starts a stopped or archived sandbox with its files; resumes a paused one;
@@ -58,21 +61,24 @@ impl Control {
     /// # Errors
     /// As [`Control::stop`]; `LimitReached` when as many run as may.
     pub async fn start_again(&self, space: &Space, name: &Name) -> Result<CreatedSandbox> {
-        let core = &self.core;
-        let resident = core.registry.find(space, name)?;
-        let unpack_time_max = match resident.life() {
-            Life::Archiving | Life::Archived | Life::Restoring { .. } => PACK_TIME_MAX,
-            _ => Duration::ZERO,
-        };
-        let time_max = unpack_time_max + core.config.create_timeout + STOP_TIME_MAX;
-        self.wish(&resident, Wanted::Started, time_max).await?;
-        let steps = resident.start_steps.lock();
-        let steps = steps.unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(CreatedSandbox {
-            sandbox: resident.view(&*core.clock),
-            steps,
-            replayed: false,
+        self.measured("start", async {
+            let core = &self.core;
+            let resident = core.registry.find(space, name)?;
+            let unpack_time_max = match resident.life() {
+                Life::Archiving | Life::Archived | Life::Restoring { .. } => PACK_TIME_MAX,
+                _ => Duration::ZERO,
+            };
+            let time_max = unpack_time_max + core.config.create_timeout + STOP_TIME_MAX;
+            self.wish(&resident, Wanted::Started, time_max).await?;
+            let steps = resident.start_steps.lock();
+            let steps = steps.unwrap_or_else(PoisonError::into_inner).clone();
+            Ok(CreatedSandbox {
+                sandbox: resident.view(&*core.clock),
+                steps,
+                replayed: false,
+            })
         })
+        .await
     }
 
     /// Begins to pack the files of a stopped sandbox and to free their space.
@@ -80,10 +86,13 @@ impl Control {
     /// # Errors
     /// As [`Control::stop`].
     pub async fn archive(&self, space: &Space, name: &Name) -> Result<Sandbox> {
-        let resident = self.core.registry.find(space, name)?;
-        self.wish(&resident, Wanted::Archived, STOP_TIME_MAX)
-            .await?;
-        Ok(resident.view(&*self.core.clock))
+        self.measured("archive", async {
+            let resident = self.core.registry.find(space, name)?;
+            self.wish(&resident, Wanted::Archived, STOP_TIME_MAX)
+                .await?;
+            Ok(resident.view(&*self.core.clock))
+        })
+        .await
     }
 
     /// Changes the limits of a sandbox, running or not.
@@ -92,27 +101,30 @@ impl Control {
     /// `InvalidRequest` naming the field; `Conflict` when it uses more memory than
     /// it shall have; or as [`Control::stop`].
     pub async fn resize(&self, space: &Space, name: &Name, resize: Resize) -> Result<Sandbox> {
-        let core = &self.core;
-        let resident = core.registry.find(space, name)?;
-        let _turn = resident.changing.lock().await;
-        let spec = resident.details().spec.clone();
-        let limits = request::resized(spec.limits, &resize, &core.config.limits_max)?;
-        // A start that is under way holds the turn until it is over.
-        match resident.life() {
-            Life::Running | Life::Paused => {
-                let resized = core.runtime.resize(&resident.id, &limits);
-                self.look("changing the limits", resized).await?;
+        self.measured("resize", async {
+            let core = &self.core;
+            let resident = core.registry.find(space, name)?;
+            let _turn = resident.changing.lock().await;
+            let spec = resident.details().spec.clone();
+            let limits = request::resized(spec.limits, &resize, &core.config.limits_max)?;
+            // A start that is under way holds the turn until it is over.
+            match resident.life() {
+                Life::Running | Life::Paused => {
+                    let resized = core.runtime.resize(&resident.id, &limits);
+                    self.look("changing the limits", resized).await?;
+                }
+                Life::Stopped | Life::Archiving | Life::Archived => {}
+                life if life.reason().is_some() => return Err(resident.lost(life.reason())),
+                life => {
+                    return Err(Error::conflict(format!(
+                        "sandbox `{name}` is just {}; try again in a moment",
+                        life.state()
+                    )));
+                }
             }
-            Life::Stopped | Life::Archiving | Life::Archived => {}
-            life if life.reason().is_some() => return Err(resident.lost(life.reason())),
-            life => {
-                return Err(Error::conflict(format!(
-                    "sandbox `{name}` is just {}; try again in a moment",
-                    life.state()
-                )));
-            }
-        }
-        self.respecify(&resident, spec.lease, limits).await
+            self.respecify(&resident, spec.lease, limits).await
+        })
+        .await
     }
 
     /// Records another lease or other limits, then lets them count.

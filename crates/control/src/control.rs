@@ -99,25 +99,28 @@ impl Control {
     /// `Conflict` over the idempotency key, `Timeout`, or the step that failed.
     /// After an error nothing of the sandbox is left but its tombstone.
     pub async fn create(&self, create: Create) -> Result<CreatedSandbox> {
-        let core = &self.core;
-        if core.registry.is_closed() {
-            return Err(closed());
-        }
-        let plan = request::plan(&create, &core.config, &core.capabilities)?;
-        let fingerprint = request::fingerprint(&create);
-        if let Some(key) = &create.idempotency_key
-            && let Some(earlier) = core.registry.find_key(&create.space, key, &fingerprint)?
-        {
-            return self.ready(&earlier, true).await;
-        }
-        self.look("looking at the image", core.runtime.check(&plan.spec))
-            .await?;
-        let anonymous = create.name.is_none() && create.idempotency_key.is_none();
-        let (resident, is_new) = self.reserve(create, plan, fingerprint)?;
-        let mut abandoned = Abandoned((is_new && anonymous).then_some(&*resident));
-        let ready = self.ready(&resident, !is_new).await;
-        abandoned.0 = None;
-        ready
+        self.measured("create", async {
+            let core = &self.core;
+            if core.registry.is_closed() {
+                return Err(closed());
+            }
+            let plan = request::plan(&create, &core.config, &core.capabilities)?;
+            let fingerprint = request::fingerprint(&create);
+            if let Some(key) = &create.idempotency_key
+                && let Some(earlier) = core.registry.find_key(&create.space, key, &fingerprint)?
+            {
+                return self.ready(&earlier, true).await;
+            }
+            self.look("looking at the image", core.runtime.check(&plan.spec))
+                .await?;
+            let anonymous = create.name.is_none() && create.idempotency_key.is_none();
+            let (resident, is_new) = self.reserve(create, plan, fingerprint)?;
+            let mut abandoned = Abandoned((is_new && anonymous).then_some(&*resident));
+            let ready = self.ready(&resident, !is_new).await;
+            abandoned.0 = None;
+            ready
+        })
+        .await
     }
 
     /// Takes the name and begins the creation, or finds the one that the key began before.
@@ -226,6 +229,7 @@ impl Control {
     /// `NotFound` when there never was one, `Timeout` when it takes too long:
     /// the removal goes on then.
     pub async fn delete(&self, space: &Space, name: &Name) -> Result<()> {
+        self.measured("delete", async {
         let resident = match self.core.registry.find(space, name) {
             Ok(resident) => resident,
             Err(_) if self.core.registry.tombstone(space, name).is_some() => return Ok(()),
@@ -239,6 +243,8 @@ impl Control {
                     "sandbox `{name}` is not removed completely after {DELETE_TIME_MAX:?}; its removal goes on, and the log says what hinders it"
                 ))
             })
+        })
+        .await
     }
 
     /// Freezes a sandbox; one that is frozen stays so.
@@ -247,7 +253,8 @@ impl Control {
     /// `Conflict` when this host cannot or the state does not allow it,
     /// `NotFound`, or the step that failed: it runs on then.
     pub async fn pause(&self, space: &Space, name: &Name) -> Result<Sandbox> {
-        self.bring(space, name, Wanted::Paused).await
+        self.measured("pause", self.bring(space, name, Wanted::Paused))
+            .await
     }
 
     /// Lets a frozen sandbox run on; one that runs goes on so.
@@ -255,7 +262,8 @@ impl Control {
     /// # Errors
     /// As [`Control::pause`].
     pub async fn resume(&self, space: &Space, name: &Name) -> Result<Sandbox> {
-        self.bring(space, name, Wanted::Resumed).await
+        self.measured("resume", self.bring(space, name, Wanted::Resumed))
+            .await
     }
 
     async fn bring(&self, space: &Space, name: &Name, wanted: Wanted) -> Result<Sandbox> {

@@ -16,7 +16,7 @@ impl Control {
     /// # Errors
     /// As [`Control::exec`].
     pub async fn places(&self, space: &Space, name: &Name) -> Result<Places> {
-        self.session(space, name).await?.places().await
+        self.session("places", space, name).await?.places().await
     }
 
     /// Connects to a TCP port inside the sandbox.
@@ -24,7 +24,10 @@ impl Control {
     /// # Errors
     /// As [`Control::exec`]; `NotFound` when nothing listens there.
     pub async fn connect_port(&self, space: &Space, name: &Name, port: u16) -> Result<PortStream> {
-        self.session(space, name).await?.connect_port(port).await
+        self.session("connect_port", space, name)
+            .await?
+            .connect_port(port)
+            .await
     }
 
     /// Opens a shell session.
@@ -44,7 +47,10 @@ impl Control {
             cwd: cwd.map(str::to_owned),
             env,
         };
-        self.session(space, name).await?.command(&request).await
+        self.session("open_session", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Runs a command in a shell session, after those before it. It is a
@@ -60,7 +66,7 @@ impl Control {
         command: &str,
     ) -> Result<ProcessInfo> {
         let (session, command) = (session.to_owned(), command.to_owned());
-        let operation = self.session(space, name).await?;
+        let operation = self.session("run_in_session", space, name).await?;
         operation.run_in_session(session, command).await
     }
 
@@ -69,7 +75,10 @@ impl Control {
     /// # Errors
     /// As [`Control::exec`].
     pub async fn sessions(&self, space: &Space, name: &Name) -> Result<Vec<SessionInfo>> {
-        self.session(space, name).await?.sessions().await
+        self.session("list_sessions", space, name)
+            .await?
+            .sessions()
+            .await
     }
 
     /// Ends the processes of a shell session and forgets it.
@@ -79,7 +88,10 @@ impl Control {
     pub async fn close_session(&self, space: &Space, name: &Name, session: &str) -> Result<()> {
         let session = session.to_owned();
         let request = Request::CloseSession { session };
-        self.session(space, name).await?.command(&request).await
+        self.session("close_session", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Changes the size of the terminal of a background process.
@@ -94,7 +106,10 @@ impl Control {
         size: TtySize,
     ) -> Result<()> {
         let request = Request::ResizeTty { process, size };
-        self.session(space, name).await?.command(&request).await
+        self.session("resize_terminal", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Changes the environment of everything started from now on.
@@ -109,7 +124,10 @@ impl Control {
         unset: Vec<String>,
     ) -> Result<()> {
         let request = Request::SetEnvironment { set, unset };
-        self.session(space, name).await?.command(&request).await
+        self.session("set_environment", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Starts the kernel of a new context.
@@ -127,7 +145,7 @@ impl Control {
             context: context.to_owned(),
             cwd: cwd.map(str::to_owned),
         };
-        let operation = self.session(space, name).await?;
+        let operation = self.session("start_kernel", space, name).await?;
         operation.start_kernel(&request).await
     }
 
@@ -138,7 +156,10 @@ impl Control {
     pub async fn end_kernel(&self, space: &Space, name: &Name, context: &str) -> Result<()> {
         let context = context.to_owned();
         let request = Request::EndKernel { context };
-        self.session(space, name).await?.command(&request).await
+        self.session("end_kernel", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// All contexts.
@@ -146,7 +167,10 @@ impl Control {
     /// # Errors
     /// As [`Control::exec`].
     pub async fn kernels(&self, space: &Space, name: &Name) -> Result<Vec<KernelInfo>> {
-        self.session(space, name).await?.kernels().await
+        self.session("list_kernels", space, name)
+            .await?
+            .kernels()
+            .await
     }
 
     /// Lines that contain a text, in the text files of a tree; at most `limit`.
@@ -162,7 +186,7 @@ impl Control {
         limit: u64,
     ) -> Result<Vec<Match>> {
         let (path, pattern) = (path.to_owned(), pattern.to_owned());
-        let operation = self.session(space, name).await?;
+        let operation = self.session("grep", space, name).await?;
         operation.grep(path, pattern, limit).await
     }
 
@@ -179,7 +203,7 @@ impl Control {
         limit: u64,
     ) -> Result<Vec<Entry>> {
         let (path, pattern) = (path.to_owned(), pattern.to_owned());
-        let operation = self.session(space, name).await?;
+        let operation = self.session("glob", space, name).await?;
         operation.glob(path, pattern, limit).await
     }
 
@@ -196,7 +220,7 @@ impl Control {
         replacement: &str,
     ) -> Result<Vec<ReplaceOutcome>> {
         let (pattern, replacement) = (pattern.to_owned(), replacement.to_owned());
-        let operation = self.session(space, name).await?;
+        let operation = self.session("replace", space, name).await?;
         operation.replace(paths, pattern, replacement).await
     }
 
@@ -205,7 +229,7 @@ impl Control {
     /// # Errors
     /// As [`Control::exec`].
     pub async fn disk(&self, space: &Space, name: &Name) -> Result<DiskUse> {
-        self.session(space, name).await?.disk().await
+        self.session("disk", space, name).await?.disk().await
     }
 }
 

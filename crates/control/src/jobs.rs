@@ -67,6 +67,7 @@ pub(crate) async fn make(
 ) -> Finished {
     match try_make(&core, &resident, sandbox, key).await {
         Ok(steps) => {
+            core.metrics.created(&steps);
             let _never_before = resident.outcome.set(Ok(steps));
             (Event::Made, None)
         }

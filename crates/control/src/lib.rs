@@ -22,6 +22,7 @@ mod inside;
 mod jobs;
 mod lease;
 mod lifecycle;
+mod metrics;
 mod moment;
 mod owner;
 mod recover;

@@ -313,6 +313,7 @@ impl Owner {
         sandbox.state = self.life.state();
         (sandbox.stopped, sandbox.ending) = (None, None);
         tracing::info!(sandbox = %resident.id, name = %resident.name, %reason, "a sandbox ended");
+        self.core.metrics.ended(&reason);
         let tombstone = Tombstone { reason, ended_ms };
         sandbox.tombstone = Some(tombstone.clone());
         let last_seen = sandbox.clone();

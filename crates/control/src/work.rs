@@ -6,6 +6,8 @@
 //! cancelled when they are dropped; a request that the agent refuses is an
 //! error of the first item.
 
+use std::sync::Arc;
+
 use agent_protocol::{FileRequest, Request};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -19,11 +21,24 @@ use crate::{
 };
 
 impl Control {
-    /// Begins an operation in a sandbox.
-    pub(crate) async fn session(&self, space: &Space, name: &Name) -> Result<Session> {
-        let resident = self.core.registry.find(space, name)?;
-        resident.must_run()?;
-        Session::open(&*self.core.runtime, &resident).await
+    /// Begins an operation in a sandbox. It is counted as `operation` when its
+    /// session ends, or here if there is none to be had.
+    pub(crate) async fn session(
+        &self,
+        operation: &'static str,
+        space: &Space,
+        name: &Name,
+    ) -> Result<Session> {
+        let measure = self.core.metrics.begin(operation);
+        let opened = async {
+            let resident = self.core.registry.find(space, name)?;
+            resident.must_run()?;
+            Session::open(&*self.core.runtime, &resident).await
+        };
+        match opened.await {
+            Ok(session) => Ok(session.measured_by(measure)),
+            Err(error) => Err(measure.failed(error)),
+        }
     }
 
     /// Runs a command. Its output comes as pieces, the last of which is
@@ -39,7 +54,9 @@ impl Control {
         exec: Exec,
         stdin: Option<PieceStream<Bytes>>,
     ) -> Result<PieceStream<Piece>> {
-        self.session(space, name).await?.exec(exec, stdin)
+        self.session("run_shell_command", space, name)
+            .await?
+            .exec(exec, stdin)
     }
 
     /// Runs a Python cell. Its output comes as pieces, the last of which is
@@ -48,9 +65,10 @@ impl Control {
     /// # Errors
     /// As [`Control::exec`].
     pub async fn cell(&self, space: &Space, name: &Name, cell: Cell) -> Result<PieceStream<Piece>> {
-        let resident = self.core.registry.find(space, name)?;
-        let pieces = self.session(space, name).await?.cell(cell)?;
-        let core = std::sync::Arc::clone(&self.core);
+        let session = self.session("run_ipython_cell", space, name).await?;
+        let resident = Arc::clone(session.resident());
+        let pieces = session.cell(cell)?;
+        let core = Arc::clone(&self.core);
         let noting = pieces.then(move |piece| {
             let died = match &piece {
                 Ok(Piece::CellEnded(end)) if end.status == CellStatus::KernelDied => {
@@ -65,7 +83,7 @@ impl Control {
                 }
                 _ => None,
             };
-            let core = std::sync::Arc::clone(&core);
+            let core = Arc::clone(&core);
             async move {
                 if let Some(died) = died {
                     core.store.submit(died).await;
@@ -83,7 +101,10 @@ impl Control {
     pub async fn interrupt_kernel(&self, space: &Space, name: &Name, context: &str) -> Result<()> {
         let context = context.to_owned();
         let request = Request::InterruptKernel { context };
-        self.session(space, name).await?.command(&request).await
+        self.session("interrupt_kernel", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Ends the kernel of a context; its next cell starts a new one.
@@ -93,7 +114,10 @@ impl Control {
     pub async fn restart_kernel(&self, space: &Space, name: &Name, context: &str) -> Result<()> {
         let context = context.to_owned();
         let request = Request::RestartKernel { context };
-        self.session(space, name).await?.command(&request).await
+        self.session("restart_kernel", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Starts a command in the background. Set `exec.stdin` if it shall get
@@ -107,7 +131,10 @@ impl Control {
         name: &Name,
         exec: Exec,
     ) -> Result<ProcessInfo> {
-        self.session(space, name).await?.start(exec).await
+        self.session("start_process", space, name)
+            .await?
+            .start(exec)
+            .await
     }
 
     /// All background processes, running or ended.
@@ -115,7 +142,10 @@ impl Control {
     /// # Errors
     /// As [`Control::exec`].
     pub async fn processes(&self, space: &Space, name: &Name) -> Result<Vec<ProcessInfo>> {
-        self.session(space, name).await?.processes().await
+        self.session("list_processes", space, name)
+            .await?
+            .processes()
+            .await
     }
 
     /// What a background process has said, and with `follow` what it says until
@@ -131,7 +161,7 @@ impl Control {
         process: u64,
         follow: bool,
     ) -> Result<PieceStream<Piece>> {
-        let session = self.session(space, name).await?;
+        let session = self.session("process_output", space, name).await?;
         session.output(process, follow, false)
     }
 
@@ -145,7 +175,7 @@ impl Control {
         name: &Name,
         process: u64,
     ) -> Result<PieceStream<Piece>> {
-        let session = self.session(space, name).await?;
+        let session = self.session("process_output", space, name).await?;
         session.output(process, true, true)
     }
 
@@ -161,7 +191,7 @@ impl Control {
         input: PieceStream<Bytes>,
         close: bool,
     ) -> Result<()> {
-        let session = self.session(space, name).await?;
+        let session = self.session("process_input", space, name).await?;
         session.input(process, input, close).await
     }
 
@@ -177,7 +207,10 @@ impl Control {
         signal: Signal,
     ) -> Result<()> {
         let request = Request::Signal { process, signal };
-        self.session(space, name).await?.command(&request).await
+        self.session("signal_process", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Reads a file, from `offset` on and at most `length` bytes.
@@ -192,7 +225,7 @@ impl Control {
         offset: u64,
         length: Option<u64>,
     ) -> Result<FileRead> {
-        let session = self.session(space, name).await?;
+        let session = self.session("read_file", space, name).await?;
         session.read_file(path.to_owned(), offset, length).await
     }
 
@@ -210,7 +243,7 @@ impl Control {
         append: bool,
         content: PieceStream<Bytes>,
     ) -> Result<Entry> {
-        let session = self.session(space, name).await?;
+        let session = self.session("write_file", space, name).await?;
         session
             .write_file(path.to_owned(), mode, append, content)
             .await
@@ -228,7 +261,7 @@ impl Control {
         depth: u32,
         limit: u64,
     ) -> Result<Listing> {
-        let session = self.session(space, name).await?;
+        let session = self.session("list_files", space, name).await?;
         session.list_files(path.to_owned(), depth, limit).await
     }
 
@@ -238,7 +271,8 @@ impl Control {
     /// As [`Control::exec`], and as the agent says.
     pub async fn stat_file(&self, space: &Space, name: &Name, path: &str) -> Result<Entry> {
         let path = path.to_owned();
-        self.entry(space, name, FileRequest::Stat { path }).await
+        self.entry("stat_file", space, name, FileRequest::Stat { path })
+            .await
     }
 
     /// Makes a directory and its parents; one that exists is a success.
@@ -254,7 +288,7 @@ impl Control {
     ) -> Result<Entry> {
         let path = path.to_owned();
         let request = FileRequest::MakeDirectory { path, mode };
-        self.entry(space, name, request).await
+        self.entry("make_directory", space, name, request).await
     }
 
     /// Renames a file or directory.
@@ -274,7 +308,7 @@ impl Control {
             destination: destination.to_owned(),
             overwrite,
         };
-        self.entry(space, name, request).await
+        self.entry("move_file", space, name, request).await
     }
 
     /// Removes a file, or with `recursive` a tree.
@@ -290,7 +324,10 @@ impl Control {
     ) -> Result<()> {
         let path = path.to_owned();
         let request = Request::File(FileRequest::Remove { path, recursive });
-        self.session(space, name).await?.command(&request).await
+        self.session("remove_file", space, name)
+            .await?
+            .command(&request)
+            .await
     }
 
     /// Changes permissions and owner; `None` leaves them.
@@ -312,11 +349,18 @@ impl Control {
             owner: owner.map(str::to_owned),
             group: group.map(str::to_owned),
         };
-        self.entry(space, name, request).await
+        self.entry("set_permissions", space, name, request).await
     }
 
-    async fn entry(&self, space: &Space, name: &Name, request: FileRequest) -> Result<Entry> {
-        self.session(space, name).await?.ask_entry(request).await
+    async fn entry(
+        &self,
+        operation: &'static str,
+        space: &Space,
+        name: &Name,
+        request: FileRequest,
+    ) -> Result<Entry> {
+        let session = self.session(operation, space, name).await?;
+        session.ask_entry(request).await
     }
 }
 

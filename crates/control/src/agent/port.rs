@@ -28,19 +28,11 @@ impl Session {
     /// `NotFound` when nothing listens there, as the agent says, or `SandboxLost`.
     pub(crate) async fn connect_port(mut self, port: u16) -> Result<PortStream> {
         self.ask(&Request::ConnectPort { port }, Input::none())?;
-        let connected = matches!(
-            self.next(Some(ANSWER_TIME_MAX)).await?,
-            Incoming::Reply(Reply::Connected)
-        );
-        match self.into_raw() {
-            Ok((operation, stream, beyond)) if connected => {
-                Ok(Box::new(Port::new(operation, stream, beyond)))
-            }
-            Ok(_) => Err(sandbox::Error::lost(
-                "the agent does not keep to the protocol: a connection was not answered by one",
-            )),
-            Err(error) => Err(error),
-        }
+        let Incoming::Reply(Reply::Connected) = self.next(Some(ANSWER_TIME_MAX)).await? else {
+            return Err(self.wrong("a connection was not answered by one").await);
+        };
+        let (operation, stream, beyond) = self.into_raw()?;
+        Ok(Box::new(Port::new(operation, stream, beyond)))
     }
 }
 

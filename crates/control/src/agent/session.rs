@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use agent_protocol::{Reply, Request};
 use bytes::Bytes;
-use sandbox::{AgentStream, Error, Result, Runtime, State};
+use sandbox::{AgentStream, Error, Kind, Result, Runtime, State};
 use tokio::sync::watch;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     lifecycle::Life,
+    metrics::Measure,
     resident::{Operation, Resident, ending},
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Session {
     /// `None` once the conversation has ended.
     conversation: Option<Conversation>,
     input: Input,
+    /// Counts the operation, if it is one of a caller.
+    measure: Option<Measure>,
 }
 
 impl std::fmt::Debug for Session {
@@ -59,6 +62,7 @@ impl Session {
             life: resident.watch(),
             conversation: None,
             input: Input::none(),
+            measure: None,
         };
         let stream = match resident.pool.take() {
             Some(stream) => stream,
@@ -78,6 +82,24 @@ impl Session {
         Ok(session)
     }
 
+    /// Lets `measure` count this operation by how it ends.
+    pub(crate) fn measured_by(mut self, measure: Measure) -> Self {
+        self.measure = Some(measure);
+        self
+    }
+
+    /// The sandbox that this is done in.
+    pub(crate) fn resident(&self) -> &Arc<Resident> {
+        &self.operation.0
+    }
+
+    /// Notes how the operation went, so far.
+    fn note(&mut self, failure: Option<Kind>) {
+        if let Some(measure) = &mut self.measure {
+            measure.note(failure);
+        }
+    }
+
     /// Takes a request, to be sent by the next wait.
     ///
     /// # Errors
@@ -88,7 +110,10 @@ impl Session {
             return Err(self.over());
         };
         let asked = conversation.ask(request);
-        asked.map_err(|error| Error::invalid(error.to_string()))
+        asked.map_err(|error| {
+            self.note(Some(Kind::InvalidRequest));
+            Error::invalid(error.to_string())
+        })
     }
 
     /// The next thing from the agent.
@@ -117,7 +142,9 @@ impl Session {
         match next {
             Ok(Incoming::Reply(Reply::Failed(failure))) => {
                 self.finish();
-                Err(refusal(failure))
+                let error = refusal(failure);
+                self.note(Some(error.kind));
+                Err(error)
             }
             Ok(incoming) => Ok(incoming),
             Err(error) => Err(self.fail(error).await),
@@ -133,6 +160,7 @@ impl Session {
             self.operation.0.pool.put(stream);
         }
         self.input = Input::none();
+        self.note(None);
     }
 
     /// The connection as raw bytes, what of them has come already, and what
@@ -143,6 +171,7 @@ impl Session {
     pub(super) fn into_raw(mut self) -> Result<(Operation, AgentStream, Bytes)> {
         let conversation = self.conversation.take().ok_or_else(|| self.over())?;
         let (stream, beyond) = conversation.into_raw();
+        self.note(None);
         Ok((self.operation, stream, beyond))
     }
 
@@ -150,7 +179,9 @@ impl Session {
     pub(super) async fn fail(&mut self, error: AgentError) -> Error {
         self.conversation = None;
         self.input = Input::none();
-        self.explain(error).await
+        let error = self.explain(error).await;
+        self.note(Some(error.kind));
+        error
     }
 
     fn over(&self) -> Error {

@@ -239,28 +239,31 @@ impl Control {
     /// # Errors
     /// `NotFound`, `AlreadyExists` for the name of the image, or the failed step.
     pub async fn commit_image(&self, space: &Space, name: &Name, image: &str) -> Result<ImageInfo> {
-        let resident = self.core.registry.find(space, name)?;
-        let images = self.core.images()?;
-        let image: Image = image.parse()?;
-        if is_there(images, &image).await? {
-            return Err(Error::already_exists(format!(
-                "there is an image {image}; remove it first or choose another name"
-            )));
-        }
-        let _operation = resident.operate();
-        let base = resident.details().spec.image.clone();
-        let config = match images.find(&base).await {
-            Ok(base) => base.config,
-            // Its image was removed since: its files are all there.
-            Err(error) if error.kind == Kind::NotFound => sandbox::ImageConfig::default(),
-            Err(error) => return Err(error),
-        };
-        let new = NewImage {
-            name: Some(image),
-            config,
-            built_from: None,
-        };
-        Ok(images.commit(&resident.id, &new).await?.into())
+        self.measured("commit_image", async {
+            let resident = self.core.registry.find(space, name)?;
+            let images = self.core.images()?;
+            let image: Image = image.parse()?;
+            if is_there(images, &image).await? {
+                return Err(Error::already_exists(format!(
+                    "there is an image {image}; remove it first or choose another name"
+                )));
+            }
+            let _operation = resident.operate();
+            let base = resident.details().spec.image.clone();
+            let config = match images.find(&base).await {
+                Ok(base) => base.config,
+                // Its image was removed since: its files are all there.
+                Err(error) if error.kind == Kind::NotFound => sandbox::ImageConfig::default(),
+                Err(error) => return Err(error),
+            };
+            let new = NewImage {
+                name: Some(image),
+                config,
+                built_from: None,
+            };
+            Ok(images.commit(&resident.id, &new).await?.into())
+        })
+        .await
     }
 }
 

@@ -10,6 +10,7 @@ mod forwarded;
 mod held;
 mod host;
 mod log;
+mod metrics;
 mod privilege;
 mod scope;
 mod stop;
@@ -17,12 +18,12 @@ mod stop;
 use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use axum::{Router, middleware};
+use axum::{Router, middleware, routing::get};
 use control::Control;
 use facade_daytona::preview::Gate;
 use runtime_embedded::{Embedded, Spawner, SpawnerProgram};
@@ -138,16 +139,15 @@ async fn run(
     client: Option<ClientWatch>,
 ) -> Result<(), Failure> {
     let stop = Stop::listen(client).map_err(Failure::to("cannot listen for signals"))?;
-    let contexts_dir = store.with_file_name("contexts");
     let control = tokio::select! {
-        control = start(config, store, runtime_config, spawner) => control?,
+        control = start(config, store.clone(), runtime_config, spawner) => control?,
         // Whatever was begun is found by the next start.
         () = stop.requested() => return Ok(()),
     };
     let address = listener
         .local_addr()
         .map_err(Failure::to("cannot tell the port"))?;
-    let router = router(control.clone(), config, contexts_dir);
+    let router = router(control.clone(), config, &store);
     announce(config, address);
     connection::serve(listener, router, &config.server, &stop)
         .await
@@ -205,7 +205,7 @@ pub fn fetch(config: &Config) -> Result<image_pull::HttpFetch, Failure> {
 }
 
 /// The facades behind the doors that every request passes.
-fn router(control: Control, config: &Config, contexts_dir: PathBuf) -> Router {
+fn router(control: Control, config: &Config, store: &Path) -> Router {
     let keys = authentication::Keys::new(&config.server.api_keys);
     let native = facade_sandboxai::FacadeConfig {
         output_bytes_max: config.output_bytes_max,
@@ -215,16 +215,26 @@ fn router(control: Control, config: &Config, contexts_dir: PathBuf) -> Router {
         middleware::from_fn_with_state(keys.clone(), authentication::check),
     );
     let daytona = facade_daytona::FacadeConfig {
-        contexts_dir,
+        contexts_dir: store.with_file_name("contexts"),
         ..daytona_config(config, keys.clone())
     };
     let previews = previews(&control, &daytona, config);
+    let metrics = metrics::Metrics::new(control.clone(), store.with_file_name(""));
+    let metrics_page = Router::new()
+        .route("/metrics", get(metrics::page))
+        .with_state(metrics.clone())
+        .route_layer(middleware::from_fn_with_state(
+            keys.clone(),
+            authentication::check,
+        ));
     let facades = native
         .merge(facade_daytona::router(control, daytona))
+        .merge(metrics_page)
         .layer(middleware::from_fn_with_state(
             host::Allowed::new(&config.server.allowed_hosts, keys),
             host::check,
-        ));
+        ))
+        .layer(middleware::from_fn_with_state(metrics, metrics::count));
     // Before the check of the host, since who knows an address of a preview
     // means it; and before the choice of a route, since some lead to the toolbox.
     Router::new()

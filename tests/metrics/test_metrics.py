@@ -1,0 +1,180 @@
+"""`/metrics`, and what is delivered for Prometheus and Grafana."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Dict, Iterator, List
+
+import httpx
+import pytest
+import sandboxai
+from conftest import ROOT, Server
+from sandboxai import Sandbox
+
+DEPLOY = ROOT / "deploy"
+RULES = DEPLOY / "prometheus/alerts.yml"
+#: How long Prometheus may take until it has scraped, seconds.
+PATIENCE_S = 30
+
+
+@pytest.fixture()
+def fresh() -> Iterator[Server]:
+    """A server that has counted nothing."""
+    running = Server()
+    yield running
+    running.stop()
+    running.check_log()
+
+
+def scrape(server: Server) -> Dict[str, float]:
+    """Every sample by name and labels."""
+    answer = httpx.get(f"{server.url}/metrics")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    lines = answer.text.splitlines()
+    assert lines[-1] == "# EOF" and lines.count("# EOF") == 1
+    samples = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    assert len({series for series, _ in samples}) == len(samples), "a series twice"
+    return {series: float(value) for series, value in samples}
+
+
+def workload(server: Server) -> List[Sandbox]:
+    """3 creations, 5 commands of which 1 fails by its exit code, 1 unknown file, 2 cells."""
+    boxes = [Sandbox(server.base_url, name=f"box-{number}") for number in range(3)]
+    for code in (0, 0, 0, 0, 3):
+        assert boxes[0].run_shell_command(f"exit {code}").exit_code == code
+    with pytest.raises(sandboxai.SandboxError):
+        boxes[1].read_file("/no/such/file")
+    for number in range(2):
+        assert boxes[2].run_ipython_cell(f"print({number})").output == f"{number}\n"
+    return boxes
+
+
+def operations(samples: Dict[str, float]) -> Dict[str, float]:
+    pattern = r'sandbox_operations_total\{operation_type="(.*)",status="(.*)"\}'
+    found = ((re.fullmatch(pattern, series), value) for series, value in samples.items())
+    return {f"{match[1]} {match[2]}": value for match, value in found if match}
+
+
+def queries() -> List[str]:
+    """Every query of the dashboard and of the alert rules."""
+    dashboard = json.loads((DEPLOY / "grafana/sandboxai.json").read_text())
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    rules = re.findall(r"expr: (?:\|\n((?: {10,}.*\n)+)|(.*)\n)", RULES.read_text())
+    watched = [block or line for block, line in rules]
+    assert len(shown) > 5 and len(watched) == RULES.read_text().count("alert: ")
+    return [query.replace("$__rate_interval", "1m") for query in shown + watched]
+
+
+def test_a_known_workload_is_counted_exactly(fresh: Server) -> None:
+    boxes = workload(fresh)
+    during = scrape(fresh)
+    assert during["active_sandboxes"] == 3
+    assert during['sandboxai_sandboxes{state="running"}'] == 3
+    assert len([series for series in during if series.startswith("sandboxai_sandbox_memory_bytes{")]) == 3
+    memory = sum(value for series, value in during.items() if series.startswith("sandboxai_sandbox_memory_bytes{"))
+    assert during["sandboxai_sandboxes_memory_bytes"] == memory > 0
+    for box in boxes:
+        box.delete()
+    after = scrape(fresh)
+    assert operations(after) == {
+        "create success": 3,
+        "run_shell_command success": 5,
+        "read_file failure": 1,
+        "run_ipython_cell success": 2,
+        "delete success": 3,
+    }
+    for operation, count in (("create", 3), ("run_shell_command", 5), ("read_file", 1), ("run_ipython_cell", 2), ("delete", 3)):
+        assert after[f'sandbox_operation_duration_seconds_count{{operation_type="{operation}"}}'] == count
+    assert after["active_sandboxes"] == 0
+    assert after['sandboxai_sandboxes_ended_total{reason="deleted"}'] == 3
+    assert after['sandboxai_errors_total{kind="not_found"}'] == 1
+    assert after['sandboxai_creation_phase_seconds_count{phase="agent"}'] == 3
+    assert not [series for series in after if "box-" in series], "series of sandboxes that have ended"
+
+
+def test_requests_are_counted_by_route_and_never_by_path(fresh: Server) -> None:
+    for path in ("/v1/spaces/default/sandboxes/nobody", "/v1/spaces/default/sandboxes/nobody-else", "/no/such/path"):
+        assert httpx.get(f"{fresh.url}{path}").status_code == 404
+    httpx.request("BREW", f"{fresh.url}/no/such/path")
+    samples = {series: value for series, value in scrape(fresh).items() if series.startswith("sandboxai_http_requests_total")}
+    route = "/v1/spaces/{space}/sandboxes/{name}"
+    assert samples[f'sandboxai_http_requests_total{{method="GET",route="{route}",status="404"}}'] == 2
+    assert samples['sandboxai_http_requests_total{method="GET",route="unmatched",status="404"}'] == 1
+    assert samples['sandboxai_http_requests_total{method="other",route="unmatched",status="404"}'] == 1
+    assert not [series for series in samples if "nobody" in series or "BREW" in series]
+
+
+def test_a_scrape_needs_a_key_where_keys_are_configured() -> None:
+    server = Server(env={"SANDBOXAI_SERVER_API_KEYS": "a-key-for-the-scraper"})
+    assert httpx.get(f"{server.url}/metrics").status_code == 401
+    key = {"Authorization": "Bearer a-key-for-the-scraper"}
+    assert httpx.get(f"{server.url}/metrics", headers=key).status_code == 200
+    server.stop()
+    server.check_log()
+
+
+def test_every_query_names_metrics_that_are_there(fresh: Server) -> None:
+    boxes = workload(fresh)
+    boxes[0].delete()
+    names = {series.split("{")[0] for series in scrape(fresh)}
+    for query in queries():
+        without_texts = re.sub('"[^"]*"', "", query)
+        used = set(re.findall(r"\b(?:sandboxai|sandbox|active)_[a-z_]+\b", without_texts))
+        assert used or query.startswith("up{"), query
+        assert used <= names, f"{query} uses {used - names}"
+    for box in boxes[1:]:
+        box.delete()
+
+
+def test_promtool_accepts_the_rules_and_their_tests() -> None:
+    promtool = shutil.which("promtool")
+    assert promtool, "scripts/setup.sh --test installs it"
+    for command, path in (("check", RULES), ("test", RULES.with_name("alerts_test.yml"))):
+        result = subprocess.run([promtool, command, "rules", str(path)], capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_prometheus_scrapes_and_answers_every_query(fresh: Server, tmp_path: Path) -> None:
+    prometheus = shutil.which("prometheus")
+    assert prometheus, "scripts/setup.sh --test installs it"
+    boxes = workload(fresh)
+    config = (DEPLOY / "prometheus/prometheus.yml").read_text()
+    assert "127.0.0.1:5266" in config and "scrape_interval: 15s" in config
+    config = config.replace("127.0.0.1:5266", fresh.url.split("//")[1]).replace("scrape_interval: 15s", "scrape_interval: 1s")
+    (tmp_path / "prometheus.yml").write_text(config)
+    shutil.copy(RULES, tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            [prometheus, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+             f"--web.listen-address={address}"], stdout=log, stderr=log)
+    try:
+        query = lambda text: httpx.get(f"http://{address}/api/v1/query", params={"query": text}).json()  # noqa: E731
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                # Two scrapes make a rate.
+                if any(float(found["value"][1]) >= 2 for found in query("sum_over_time(up[1m])")["data"]["result"]):
+                    break
+            except (httpx.HTTPError, KeyError):
+                pass
+            assert time.monotonic() < until, (tmp_path / "log").read_text()
+            time.sleep(0.3)
+        for text in queries():
+            assert query(text)["status"] == "success", text
+        counted = query('sandbox_operations_total{operation_type="run_shell_command",status="success"}')
+        assert counted["data"]["result"][0]["value"][1] == "5"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+    for box in boxes:
+        box.delete()
