@@ -95,7 +95,8 @@ def test_a_known_workload_is_counted_exactly(fresh: Server) -> None:
     assert after["active_sandboxes"] == 0
     assert after['sandboxai_sandboxes_ended_total{reason="deleted"}'] == 3
     assert after['sandboxai_errors_total{kind="not_found"}'] == 1
-    assert after['sandboxai_creation_phase_seconds_count{phase="agent"}'] == 3
+    phases = [value for series, value in after.items() if series.startswith("sandboxai_creation_phase_seconds_count{")]
+    assert len(phases) > 5 and set(phases) == {3}
     assert not [series for series in after if "box-" in series], "series of sandboxes that have ended"
 
 

@@ -4,6 +4,7 @@
 //! scrape needs to know (memory and CPU of each sandbox) is measured when one comes.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -258,11 +259,16 @@ impl Metrics {
 
     /// Counts where the time of a creation went.
     pub(crate) fn created(&self, steps: &[StepTime]) {
+        // Two steps of one name, one of them ours and one of the runtime, are one phase.
+        let mut phases: BTreeMap<&str, Duration> = BTreeMap::new();
         for step in steps {
-            let phase = step.step.clone();
+            *phases.entry(&step.step).or_default() += step.duration;
+        }
+        for (phase, duration) in phases {
+            let phase = phase.to_owned();
             self.phases
                 .get_or_create(&PhaseLabel { phase })
-                .observe(step.duration.as_secs_f64());
+                .observe(duration.as_secs_f64());
         }
     }
 

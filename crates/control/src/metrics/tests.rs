@@ -113,3 +113,30 @@ async fn a_creation_whose_client_leaves_is_cancelled() {
     );
     assert_eq!(counted(&bed, "create", "cancelled").await, 1.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_phase_is_counted_once_for_each_creation() {
+    let bed = Bed::new().await;
+    let step = |step: &str, ms| StepTime {
+        step: step.to_owned(),
+        duration: Duration::from_millis(ms),
+    };
+    let steps = [step("record", 250), step("mounts", 1), step("record", 500)];
+    bed.control.core.metrics.created(&steps);
+    for (series, expected) in [
+        (
+            "sandboxai_creation_phase_seconds_count{phase=\"record\"} ",
+            1.0,
+        ),
+        (
+            "sandboxai_creation_phase_seconds_sum{phase=\"record\"} ",
+            0.75,
+        ),
+        (
+            "sandboxai_creation_phase_seconds_count{phase=\"mounts\"} ",
+            1.0,
+        ),
+    ] {
+        assert_eq!(value(&bed, series).await, expected, "{series}");
+    }
+}
