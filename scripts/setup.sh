@@ -25,6 +25,7 @@ need /etc/ssl/certs/ca-certificates.crt ca-certificates
 if [ "${1:-}" = --test ]; then
     need busybox busybox-static
     need docker-registry docker-registry
+    need dockerd docker.io
     need promtool prometheus
 fi
 if [ ${#need_packages[@]} -gt 0 ]; then

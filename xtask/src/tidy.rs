@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["sandboxai-sandbox", "sandboxai-sys"],
     ),
     ("sandboxai-image-pull", &["sandboxai-sandbox"]),
+    ("sandboxai-runtime-docker", &["sandboxai-sandbox"]),
     (
         "sandboxai-control",
         &["sandboxai-sandbox", "sandboxai-agent-protocol"],
@@ -44,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sandboxai-facade-daytona",
             "sandboxai-facade-sandboxai",
             "sandboxai-image-pull",
+            "sandboxai-runtime-docker",
             "sandboxai-runtime-embedded",
             "sandboxai-sandbox",
             "sandboxai-sys",
@@ -61,6 +63,11 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("sandboxai-control", "axum", "control sees no HTTP type"),
     ("sandboxai-control", "hyper", "control sees no HTTP type"),
     ("sandboxai-control", "reqwest", "control sees no HTTP type"),
+    (
+        "sandboxai-runtime-docker",
+        "axum",
+        "a runtime serves no HTTP",
+    ),
     (
         "sandboxai-runtime-embedded",
         "axum",

@@ -24,6 +24,9 @@ use crate::exec::poll_until;
 
 /// The option before the socket's name.
 pub(crate) const ARGUMENT: &str = "--relay";
+/// What a relay says before anything else, once it has reached the agent: so
+/// that whoever started it can tell its bytes from an engine's complaint.
+const READY: &[u8] = &[6];
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 256;
 /// Bytes moved at once.
@@ -42,7 +45,10 @@ pub(crate) fn listener(name: &str) -> io::Result<OwnedFd> {
 
 /// Carries bytes until both directions have ended.
 pub(crate) fn run(name: &str) -> ExitCode {
-    match connected(name).and_then(|socket| carry(&socket)) {
+    match connected(name).and_then(|socket| {
+        rustix::io::write(std::io::stdout(), READY)?;
+        carry(&socket)
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             crate::complain(&error);

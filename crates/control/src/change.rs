@@ -88,6 +88,9 @@ impl Control {
     pub async fn archive(&self, space: &Space, name: &Name) -> Result<Sandbox> {
         self.measured("archive", async {
             let resident = self.core.registry.find(space, name)?;
+            if let Err(why) = &self.core.capabilities.archive {
+                return Err(Error::conflict(why.clone()));
+            }
             self.wish(&resident, Wanted::Archived, STOP_TIME_MAX)
                 .await?;
             Ok(resident.view(&*self.core.clock))
@@ -213,7 +216,11 @@ impl Control {
     /// # Errors
     /// `NotFound`, `InvalidRequest`.
     pub async fn set_lease(&self, space: &Space, name: &Name, lease: Lease) -> Result<Sandbox> {
-        let lease = request::check_lease(lease)?;
+        let mut lease = request::check_lease(lease)?;
+        if self.core.capabilities.archive.is_err() {
+            // It stays stopped then, which keeps its files as well.
+            lease.archive_after_stop = None;
+        }
         let resident = self.core.registry.find(space, name)?;
         resident.settled().await;
         let _turn = resident.changing.lock().await;

@@ -59,7 +59,10 @@ pub(crate) fn plan(create: &Create, config: &Config, capabilities: &Capabilities
             lifetime_max: create.lifetime_max.or(defaults.lifetime_max),
             stop_after_idle: create.stop_after_idle,
             pause_after_idle: create.pause_after_idle,
-            archive_after_stop: create.archive_after_stop,
+            // Where nothing is archived it stays stopped, which keeps its files too.
+            archive_after_stop: create
+                .archive_after_stop
+                .filter(|_| capabilities.archive.is_ok()),
             delete_after_stop: create.delete_after_stop,
         })?,
     };
@@ -341,6 +344,7 @@ mod tests {
             network_open: Err("no nftables".to_owned()),
             limits: Ok(()),
             pause: Ok(()),
+            archive: Ok(()),
         }
     }
 

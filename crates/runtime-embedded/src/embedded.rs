@@ -95,6 +95,7 @@ impl Embedded {
                 network_open: spawner.network,
                 limits: cgroups.limits(),
                 pause: cgroups.pause(),
+                archive: Ok(()),
             },
             network: config.network,
             cgroups,

@@ -79,6 +79,8 @@ pub struct Capabilities {
     pub limits: std::result::Result<(), String>,
     /// Whether a sandbox can be paused, or why not.
     pub pause: std::result::Result<(), String>,
+    /// Whether a stopped sandbox can be archived, or why not.
+    pub archive: std::result::Result<(), String>,
 }
 
 impl fmt::Debug for Capabilities {
@@ -88,6 +90,7 @@ impl fmt::Debug for Capabilities {
             .field("network_open", &self.network_open)
             .field("limits", &self.limits)
             .field("pause", &self.pause)
+            .field("archive", &self.archive)
             .finish()
     }
 }

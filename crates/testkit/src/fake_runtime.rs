@@ -286,6 +286,7 @@ impl Runtime for FakeRuntime {
             network_open: Ok(()),
             limits: Ok(()),
             pause: Ok(()),
+            archive: Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@ use runtime_embedded::doctor::{self, Check, Status};
 use serde_json::json;
 
 use super::Context;
-use crate::{exit_code::ExitCode, failure::Failure, serve::offline_runtime_config};
+use crate::{exit_code::ExitCode, failure::Failure, serve::embedded_config};
 
 /// Flags of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub(super) struct Doctor {
 
 /// Fails when a check fails, or when there are leaks.
 pub(super) fn main(context: &Context, doctor: &Doctor) -> Result<ExitCode, Failure> {
-    let config = offline_runtime_config(&context.config()?);
+    let config = embedded_config(&context.config()?);
     if doctor.leaks {
         return leaks(context, &config);
     }

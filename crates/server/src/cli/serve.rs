@@ -20,6 +20,9 @@ pub(super) struct Serve {
     /// Which sandboxes are this server's [default: default]
     #[arg(long, value_name = "NAME")]
     scope: Option<String>,
+    /// What makes the sandboxes: embedded or docker [default: embedded]
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<String>,
     /// Folder of images and sandboxes [default: /var/lib/sandboxai]
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<String>,
@@ -46,6 +49,7 @@ impl Serve {
             ("server.host", "--host", &self.host),
             ("server.port", "--port", &self.port),
             ("server.scope", "--scope", &self.scope),
+            ("server.runtime", "--runtime", &self.runtime),
             ("server.state_dir", "--state-dir", &self.state_dir),
             ("log.level", "--log-level", &self.log_level),
         ];

@@ -15,7 +15,8 @@ use runtime_embedded::network::{AddressError, Ipv4Network, NetworkConfig};
 use sandbox::{Image, Limits};
 
 use super::{
-    Config, Environment, Log, Problem, Raw, Secret, Server, User, Value,
+    Config, DockerEngine, Environment, Log, Problem, Raw, RuntimeChoice, Secret, Server, User,
+    Value,
     parse::{cpu_millis, duration, duration_or_never, size},
     table,
 };
@@ -32,6 +33,8 @@ pub(super) fn check(raw: &Raw, environment: &Environment, problems: &mut Vec<Pro
     let mut check = Check { raw, problems };
     let config = Config {
         server: check.server(),
+        runtime: check.runtime(),
+        docker: check.docker(),
         defaults: check.defaults(),
         ca_certificates: check.ca_certificates(environment),
         limits_max: Limits {
@@ -166,6 +169,26 @@ impl Check<'_> {
             connections_max: self.scalar("server.connections_max", count),
             header_timeout: self.scalar("server.header_timeout", duration),
             shutdown_grace: self.scalar("server.shutdown_grace", duration),
+        }
+    }
+
+    fn runtime(&mut self) -> RuntimeChoice {
+        self.scalar("server.runtime", |text| {
+            let choice = one_of(text, &["embedded", "docker"])?;
+            Ok(match choice {
+                "docker" => RuntimeChoice::Docker,
+                _ => RuntimeChoice::Embedded,
+            })
+        })
+    }
+
+    fn docker(&mut self) -> DockerEngine {
+        DockerEngine {
+            host: self.scalar("docker.host", |text| Ok(text.to_owned())),
+            oci_runtime: self.scalar("docker.oci_runtime", |text| {
+                Ok((!text.is_empty()).then(|| text.to_owned()))
+            }),
+            seccomp_profile: self.scalar("docker.seccomp_profile", optional_path),
         }
     }
 

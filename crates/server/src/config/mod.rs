@@ -84,6 +84,26 @@ pub struct Server {
     pub shutdown_grace: Duration,
 }
 
+/// Which runtime makes the sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// Namespaces of this machine.
+    Embedded,
+    /// A Docker-compatible engine.
+    Docker,
+}
+
+/// Section `docker`.
+#[derive(Clone, Debug)]
+pub struct DockerEngine {
+    /// Where the engine listens.
+    pub host: String,
+    /// OCI runtime of the containers; the engine's default when absent.
+    pub oci_runtime: Option<String>,
+    /// Seccomp profile; the engine's own when absent.
+    pub seccomp_profile: Option<PathBuf>,
+}
+
 /// Section `log`.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -98,6 +118,10 @@ pub struct Log {
 pub struct Config {
     /// Section `server`.
     pub server: Server,
+    /// What makes the sandboxes.
+    pub runtime: RuntimeChoice,
+    /// Section `docker`.
+    pub docker: DockerEngine,
     /// Section `sandbox`.
     pub defaults: control::Defaults,
     /// CA certificates for sandboxes and image builds.

@@ -152,6 +152,12 @@ pub const KEYS: &[Key] = &[
         "5266",
         "Port to listen on. `0` takes any free port; the first line on standard output is then `{\"host\":\"127.0.0.1\",\"port\":N}`.",
     ),
+    key(
+        "server.runtime",
+        Form::Choice(&["embedded", "docker"]),
+        "embedded",
+        "What makes the sandboxes: `embedded` from namespaces of this machine, `docker` from a Docker-compatible engine.",
+    ),
     with_variable(
         "server.scope",
         "SANDBOXAID_SCOPE",
@@ -408,6 +414,24 @@ pub const KEYS: &[Key] = &[
         Form::Duration,
         "1h",
         "End connections to ports on which nothing moved for so long; otherwise requests may take as long as they need.",
+    ),
+    key(
+        "docker.host",
+        Form::Text,
+        "unix:///var/run/docker.sock",
+        "Where the engine listens, for `server.runtime = \"docker\"`. The server keeps the group of the socket when it gives up root.",
+    ),
+    key(
+        "docker.oci_runtime",
+        Form::Text,
+        "",
+        "OCI runtime of the containers as the engine knows it, e.g. `runsc` or `kata`; the engine's default when empty.",
+    ),
+    key(
+        "docker.seccomp_profile",
+        Form::Path,
+        "",
+        "Seccomp profile in the engine's JSON format for the containers; the engine's own when empty.",
     ),
     key(
         "log.format",

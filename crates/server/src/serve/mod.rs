@@ -12,6 +12,7 @@ mod host;
 mod log;
 mod metrics;
 mod privilege;
+mod runtime;
 mod scope;
 mod stop;
 
@@ -26,16 +27,16 @@ use std::{
 use axum::{Router, middleware, routing::get};
 use control::Control;
 use facade_daytona::preview::Gate;
-use runtime_embedded::{Embedded, Spawner, SpawnerProgram};
 
 use crate::{
-    agent::AGENT,
     config::{Config, Environment},
     exit_code::ExitCode,
     failure::Failure,
     preview::{self, Previews},
 };
 pub(crate) use forwarded::Peer;
+use runtime::Prepared;
+pub use runtime::embedded_config;
 use scope::Scope;
 use stop::{ClientWatch, Stop};
 
@@ -55,14 +56,10 @@ pub fn serve(config: &Config, environment: &Environment) -> Result<ExitCode, Fai
     privilege::require_root()?;
     let client = watch_client(config)?;
     let scope = Scope::prepare(&config.server)?;
-    let runtime_config = runtime_config(config);
-    let spawner = Spawner::launch(&runtime_config).map_err(|error| {
-        Failure::from(sandbox::Error::from(error))
-            .hint("`sandboxai doctor` tells what this machine lacks")
-    })?;
+    let runtime = Prepared::new(config)?;
     let store = scope.show(&config.server.run_dir)?;
     let listener = bind(config.listen_address())?;
-    privilege::drop_to(config.server.user)?;
+    privilege::drop_to(config.server.user, &runtime.groups()?)?;
     let threads = std::thread::available_parallelism().map_or(WORKER_THREADS_MIN, |count| {
         count.get().max(WORKER_THREADS_MIN)
     });
@@ -71,14 +68,7 @@ pub fn serve(config: &Config, environment: &Environment) -> Result<ExitCode, Fai
         .enable_all()
         .build()
         .map_err(Failure::to("cannot start the threads of the server"))?;
-    let result = tokio.block_on(run(
-        config,
-        store,
-        runtime_config,
-        spawner,
-        listener,
-        client,
-    ));
+    let result = tokio.block_on(run(config, store, runtime, listener, client));
     tokio.shutdown_timeout(RUNTIME_END_TIMEOUT);
     if config.server.delete_on_shutdown && result.is_ok() {
         scope.remove();
@@ -100,9 +90,7 @@ pub fn without_listening<T>(
     config.server.delete_on_shutdown = true;
     config.server.user = crate::config::User::Root;
     let scope = Scope::prepare(&config.server)?;
-    let runtime_config = runtime_config(&config);
-    let spawner = Spawner::launch(&runtime_config)
-        .map_err(|error| Failure::from(sandbox::Error::from(error)))?;
+    let runtime = Prepared::new(&config)?;
     let store = scope.show(&config.server.run_dir)?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS_MIN)
@@ -110,7 +98,7 @@ pub fn without_listening<T>(
         .build()
         .map_err(Failure::to("cannot start"))?;
     let result = tokio.block_on(async {
-        let control = start(&config, store, runtime_config, spawner).await?;
+        let control = start(&config, store, runtime).await?;
         let result = work(control.clone()).await;
         control.shutdown(config.server.shutdown_grace).await?;
         result
@@ -133,14 +121,13 @@ fn watch_client(config: &Config) -> Result<Option<ClientWatch>, Failure> {
 async fn run(
     config: &Config,
     store: PathBuf,
-    runtime_config: runtime_embedded::Config,
-    spawner: Spawner,
+    runtime: Prepared,
     listener: TcpListener,
     client: Option<ClientWatch>,
 ) -> Result<(), Failure> {
     let stop = Stop::listen(client).map_err(Failure::to("cannot listen for signals"))?;
     let control = tokio::select! {
-        control = start(config, store.clone(), runtime_config, spawner) => control?,
+        control = start(config, store.clone(), runtime) => control?,
         // Whatever was begun is found by the next start.
         () = stop.requested() => return Ok(()),
     };
@@ -162,16 +149,11 @@ async fn run(
 }
 
 /// Takes over what is there and gets ready to make more.
-async fn start(
-    config: &Config,
-    store: PathBuf,
-    runtime_config: runtime_embedded::Config,
-    spawner: Spawner,
-) -> Result<Control, Failure> {
-    let runtime = Embedded::start(runtime_config, spawner).await?;
+async fn start(config: &Config, store: PathBuf, runtime: Prepared) -> Result<Control, Failure> {
+    let runtime = runtime.start().await?;
     let clock = Arc::new(control::SystemClock);
     let config_of_control = control_config(config, store);
-    let control = Control::start(config_of_control, Arc::new(runtime), clock).await?;
+    let control = Control::start(config_of_control, runtime, clock).await?;
     Ok(match config.fetch_images {
         true => control.with_fetch(Arc::new(fetch(config)?)),
         false => control,
@@ -272,33 +254,6 @@ fn daytona_config(config: &Config, keys: authentication::Keys) -> facade_daytona
         links: config.links.clone(),
         ..facade_daytona::FacadeConfig::new(config.defaults.image.to_string())
     }
-}
-
-fn runtime_config(config: &Config) -> runtime_embedded::Config {
-    let mut network = config.network.clone();
-    network.lock_dir.clone_from(&config.server.run_dir);
-    runtime_embedded::Config {
-        state_dir: config.server.state_dir.clone(),
-        run_dir: config.server.run_dir.clone(),
-        scope: config.server.scope.clone(),
-        ephemeral: config.server.delete_on_shutdown,
-        server_uid: config.server.user.id(),
-        server_gid: config.server.user.id(),
-        network,
-        ca_certificates: config.ca_certificates.clone(),
-        agent: AGENT,
-        spawner: SpawnerProgram {
-            // Not the path: the file may be replaced by an update meanwhile.
-            program: PathBuf::from("/proc/self/exe"),
-            args: vec![SPAWNER_COMMAND.to_owned()],
-        },
-    }
-}
-
-/// The runtime's configuration, for the commands that look at its state without a server.
-#[must_use]
-pub fn offline_runtime_config(config: &Config) -> runtime_embedded::Config {
-    runtime_config(config)
 }
 
 fn control_config(config: &Config, store: PathBuf) -> control::Config {

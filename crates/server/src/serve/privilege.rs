@@ -15,13 +15,14 @@ pub(super) fn require_root() -> Result<(), Failure> {
         return Ok(());
     }
     Err(
-        Failure::general("the embedded runtime needs root to make sandboxes")
+        Failure::general("the server needs root to start")
             .hint("start it with `sudo sandboxai serve`; only a small part keeps root, the server itself runs as a user without rights"),
     )
 }
 
-/// Becomes `user` for good: ids, groups and the right to gain others.
-pub(super) fn drop_to(user: User) -> Result<(), Failure> {
+/// Becomes `user` for good: ids, groups and the right to gain others. Of all
+/// groups those in `kept` stay.
+pub(super) fn drop_to(user: User, kept: &[Gid]) -> Result<(), Failure> {
     let User::Id(id) = user else {
         tracing::info!("`server.user` is root: the server keeps root");
         return Ok(());
@@ -39,7 +40,7 @@ pub(super) fn drop_to(user: User) -> Result<(), Failure> {
     }
     let io = std::io::Error::from;
     let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-    set_thread_groups(&[])
+    set_thread_groups(kept)
         .map_err(io)
         .map_err(step("setgroups"))?;
     set_thread_res_gid(gid, gid, gid)

@@ -1,0 +1,20 @@
+//! How the runtime behaves; validated by `server::config`.
+
+use std::path::PathBuf;
+
+/// Configuration of the runtime.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the engine listens, e.g. `unix:///var/run/docker.sock`.
+    pub host: String,
+    /// Which containers are ours.
+    pub scope: String,
+    /// Folder on the engine's machine where the agent's program is put.
+    pub run_dir: PathBuf,
+    /// The agent, a static program.
+    pub agent: &'static [u8],
+    /// OCI runtime of the containers, e.g. `runsc` or `kata`; the engine's default when absent.
+    pub oci_runtime: Option<String>,
+    /// A seccomp profile in the engine's JSON format; the engine's own when absent.
+    pub seccomp_profile: Option<PathBuf>,
+}

@@ -1,0 +1,80 @@
+"""A Docker engine of the tests' own: on a socket and a folder that nobody else has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Dict, Iterator
+
+import pytest
+
+#: How long the engine may take to start or stop, seconds.
+PATIENCE_S = 60
+IMAGE = "sandboxai-test/busybox:latest"
+PROGRAMS = "sh cat echo ls sleep id head wc sha256sum mkdir env pwd hostname touch".split()
+
+
+class Engine:
+    """A ``dockerd`` that may be restarted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self.start()
+
+    def start(self) -> None:
+        command = ["dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
+        command += ["--pidfile", f"{self.folder}/pid", "--host", self.host, "--bridge", "none"]
+        # As in production: containers outlive a restart of the engine.
+        command += ["--live-restore", "--iptables=false", "--ip-masq=false"]
+        log = open(self.folder / "log", "ab")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        deadline = time.monotonic() + PATIENCE_S
+        while self.docker("version", check=False).returncode != 0:
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline, "the engine does not start"
+            time.sleep(0.1)
+
+    def docker(self, *words: str, check: bool = True, **more) -> subprocess.CompletedProcess:
+        env: Dict[str, str] = {**os.environ, "DOCKER_HOST": self.host}
+        return subprocess.run(["docker", *words], env=env, check=check, capture_output=True, **more)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(PATIENCE_S)
+
+    def containers(self) -> str:
+        return self.docker("ps", "-aq").stdout.decode().strip()
+
+
+def _busybox(engine: Engine) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for below in ("bin", "etc", "root", "tmp", "usr"):
+            (root / below).mkdir()
+        shutil.copy("/bin/busybox", root / "bin/busybox")
+        for name in PROGRAMS:
+            (root / "bin" / name).symlink_to("busybox")
+        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+        tar = subprocess.run(["tar", "-C", folder, "-c", "."], check=True, capture_output=True).stdout
+        engine.docker("import", "-c", "WORKDIR /work", "-", IMAGE, input=tar)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    folder = Path(tempfile.mkdtemp(prefix="engine-of-tests-"))
+    # The server, which is nobody, must reach the socket.
+    folder.chmod(0o711)
+    running = Engine(folder)
+    _busybox(running)
+    yield running
+    left = running.containers()
+    running.stop()
+    subprocess.run(["sh", "-c", f"umount -l {folder}/exec/netns/* {folder}/data/overlay2/*/merged 2>/dev/null"])
+    shutil.rmtree(folder, ignore_errors=True)
+    assert left == "", f"containers are left: {left}"

@@ -1,0 +1,154 @@
+"""The server on a Docker engine: the same API, over containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Iterator
+
+import httpx
+import pytest
+
+from conftest import BINARY, ROOT, Server
+from docker_runtime.conftest import IMAGE, Engine  # type: ignore[import-not-found]
+from sandboxai import Sandbox
+
+
+def settings(engine: Engine) -> dict:
+    return {
+        "SANDBOXAI_SERVER_RUNTIME": "docker",
+        "SANDBOXAI_DOCKER_HOST": engine.host,
+        "SANDBOXAI_SANDBOX_NETWORK": "none",
+    }
+
+
+@pytest.fixture(scope="module")
+def docker_server(engine: Engine) -> Iterator[Server]:
+    running = Server(env=settings(engine))
+    yield running
+    running.stop()
+    running.check_log()
+
+
+@pytest.fixture()
+def box(docker_server: Server) -> Iterator[Sandbox]:
+    with Sandbox(docker_server.base_url, image=IMAGE, env={"GREETING": "hi there"}) as sandbox:
+        yield sandbox
+
+
+def test_the_engine_passes_the_suite_of_all_runtimes(engine: Engine) -> None:
+    agents = sorted((ROOT / "target/agent-build").glob("*/agent/sandboxai-agent"), key=lambda path: path.stat().st_mtime)
+    ran = subprocess.run(
+        ["cargo", "test", "--quiet", "--locked", "--package", "sandboxai-runtime-docker", "--test", "engine", "--"]
+        + ["--ignored", "--test-threads", "1"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "SANDBOXAI_TEST_DOCKER": engine.host,
+            "SANDBOXAI_TEST_AGENT": str(agents[-1]),
+            "SANDBOXAI_TEST_IMAGE": IMAGE,
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
+    assert "3 passed" in ran.stdout
+
+
+def test_commands_and_files(box: Sandbox) -> None:
+    result = box.run_shell_command('echo "$GREETING"; pwd; echo err >&2; exit 3', split_output=True)
+    assert (result.stdout, result.stderr, result.exit_code) == ("hi there\n/work\n", "err\n", 3)
+    data = bytes(range(256)) * 20_000
+    box.write_file("/work/data.bin", data)
+    assert box.read_file("/work/data.bin") == data
+
+
+def test_the_walls_are_up(engine: Engine, box: Sandbox) -> None:
+    status = box.run_shell_command("cat /proc/self/status").output
+    assert "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
+    # Ten capabilities, those of the embedded runtime.
+    bounding = int(next(line for line in status.splitlines() if line.startswith("CapBnd")).split()[1], 16)
+    assert bin(bounding).count("1") == 10
+    assert box.run_shell_command("echo x > /.sandboxai/agent").exit_code != 0, "the agent is read-only"
+    names = engine.docker("ps", "--format", "{{.Names}}").stdout.decode().split()
+    inspected = json.loads(engine.docker("inspect", names[0]).stdout)[0]
+    assert inspected["HostConfig"]["PidsLimit"] == 1024 and inspected["HostConfig"]["Memory"] == 2 << 30
+    assert not inspected["NetworkSettings"]["Ports"]
+
+
+def test_stopped_sandboxes_keep_their_files(docker_server: Server, box: Sandbox) -> None:
+    box.run_shell_command("echo kept > /work/file")
+    at = f"{docker_server.base_url}/spaces/default/sandboxes/{box.name}"
+    assert httpx.post(f"{at}/stop", timeout=60).json()["status"]["state"] == "stopped"
+    assert httpx.post(f"{at}/start", timeout=60).json()["status"]["state"] == "running"
+    assert box.run_shell_command("cat /work/file").output == "kept\n"
+
+
+def test_pausing(docker_server: Server, box: Sandbox) -> None:
+    at = f"{docker_server.base_url}/spaces/default/sandboxes/{box.name}"
+    assert httpx.post(f"{at}/pause", timeout=60).json()["status"]["state"] == "paused"
+    assert httpx.post(f"{at}/resume", timeout=60).json()["status"]["state"] == "running"
+    assert box.run_shell_command("echo on").output == "on\n"
+
+
+def test_an_unknown_image_says_what_to_do(docker_server: Server) -> None:
+    with pytest.raises(ValueError, match="docker pull"):
+        Sandbox(docker_server.base_url, image="nobody/nothing")
+
+
+def test_sandboxes_outlive_a_killed_server_and_a_restarted_engine(engine: Engine) -> None:
+    server = Server(env=settings(engine), ephemeral=False)
+    try:
+        box = Sandbox(server.base_url, image=IMAGE)
+        at = f"/spaces/default/sandboxes/{box.name}"
+        started = httpx.post(server.base_url + at + "/processes", json={"command": "sleep 1000"}).json()
+        server.kill()
+        server.restart()
+        still = httpx.get(server.base_url + at + f"/processes/{started['id']}", timeout=30).json()
+        assert still["pid"] == started["pid"] and still["exit"] is None
+        server.expected += ["lost an agent", "cannot watch a sandbox", "a request failed", "facade_sandboxai::error"]
+        engine.stop()
+        engine.start()
+        deadline = time.monotonic() + 60
+        while True:
+            answer = httpx.get(server.base_url + at + f"/processes/{started['id']}", timeout=30)
+            if answer.status_code == 200 or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        assert answer.json()["pid"] == started["pid"]
+        assert httpx.delete(server.base_url + at, timeout=60).status_code == 204
+    finally:
+        server.stop()
+    server.check_log()
+
+
+@pytest.mark.slow
+def test_the_plans_steps_pass_on_docker(engine: Engine) -> None:
+    from conftest import STATE_DIR
+
+    names = json.loads((Path(STATE_DIR) / "images/names.json").read_text())
+    manifest = json.loads((Path(STATE_DIR) / f"images/manifests/{names['sandboxai/box:latest']}.json").read_text())
+    layer = Path(STATE_DIR) / "images/layers" / manifest["config"]["layers"][0]["digest"]
+    tar = subprocess.Popen(["tar", "-C", str(layer), "-c", "."], stdout=subprocess.PIPE)
+    path = manifest["config"]["env"]["PATH"]
+    engine.docker("import", "-c", "WORKDIR /workspace", "-c", f"ENV PATH={path}", "-", "sandboxai/box:latest", stdin=tar.stdout)
+    server = Server(env=settings(engine))
+    try:
+        import sys
+
+        steps = ROOT / "tests/conformance/sandboxai/plan_steps.py"
+        ran = subprocess.run(
+            [sys.executable, str(steps), server.base_url],
+            env={"PYTHONPATH": str(ROOT / "python"), "PATH": "/usr/bin:/bin", "SANDBOXAI_BINARY": BINARY},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    finally:
+        server.stop()
+    server.check_log()
