@@ -103,7 +103,38 @@ fn check(pattern: &str) -> Result<&str, Stop> {
         ))
         .into());
     }
+    if !is_closed(pattern) {
+        return Err(invalid(format!(
+            "field `pattern`: {pattern:?} has a `[` or `{{` without its end; write `\\[` for the character itself"
+        ))
+        .into());
+    }
     Ok(pattern)
+}
+
+/// Whether every `[` and `{` of a pattern has its end; the matcher would take
+/// one without as something that no name has.
+fn is_closed(pattern: &str) -> bool {
+    let mut rest = pattern.chars();
+    let mut braces = 0usize;
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => drop(rest.next()),
+            '{' => braces += 1,
+            '}' => braces = braces.saturating_sub(1),
+            '[' => {
+                // The first character of a class may be its end sign itself.
+                let mut class = rest.as_str().trim_start_matches(['!', '^']).chars();
+                class.next();
+                match class.as_str().split_once(']') {
+                    Some((_, after)) => rest = after.chars(),
+                    None => return false,
+                }
+            }
+            _ => {}
+        }
+    }
+    braces == 0
 }
 
 fn open(named: &Named) -> Result<OwnedFd, Stop> {
@@ -157,5 +188,22 @@ impl<'a> Listing<'a> {
             connection.send_message(&Reply::Entries { entries })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_or_a_choice_has_an_end() {
+        for closed in [
+            "*.rs", "[ab]", "[!]a]", "[]]", "{a,b}", "a]b", "a}", "\\[", "\\{", "[{]",
+        ] {
+            assert!(is_closed(closed), "{closed}");
+        }
+        for open in ["[", "a[b", "[]", "[!]", "{a,b", "{[a]"] {
+            assert!(!is_closed(open), "{open}");
+        }
     }
 }
