@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh          what also the gate runs
 #   scripts/test.sh --all    and the slow ones: SUNA's scenario with its screen and browser,
-#                            for which the image of images/suna is built (4 minutes, once)
+#                            for which images/suna and images/browser are built (7 minutes, once)
 #
 # Other arguments go to pytest, and restrict every run of it, e.g. -k preview.
 set -euo pipefail
@@ -48,6 +48,8 @@ done
 npm_packages "$daytona/typescript/legacy"
 npm_packages "$daytona/typescript/current"
 if [ -n "$all" ]; then
+    say "the image for browser tools"
+    "$SANDBOXAI_BINARY" image build images/browser
     say "a stand-in for SUNA's image"
     "$SANDBOXAI_BINARY" image build images/suna
     export SUNA_IMAGE=sandboxai/suna

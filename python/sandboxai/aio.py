@@ -162,6 +162,14 @@ class AsyncSandbox:
             await self._send(self._calls.delete(self.name))
         self.name, self.image, self._created = "", "", False
 
+    async def stop(self) -> None:
+        """Ends the processes and keeps the files, for :meth:`start`."""
+        await self._send(self._calls.life(await self._ready(), "stop"))
+
+    async def start(self) -> None:
+        """Starts a stopped, archived or paused sandbox; one that runs goes on so."""
+        await self._send(self._calls.life(await self._ready(), "start"))
+
     async def info(self) -> Dict[str, Any]:
         """The sandbox as the server knows it."""
         return await self._send(self._calls.get(await self._ready()))

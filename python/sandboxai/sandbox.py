@@ -158,6 +158,14 @@ class Sandbox:
             self._send(self._calls.delete(self.name))
         self.name, self.image, self._created = "", "", False
 
+    def stop(self) -> None:
+        """Ends the processes and keeps the files, for :meth:`start`."""
+        self._send(self._calls.life(self._ready(), "stop"))
+
+    def start(self) -> None:
+        """Starts a stopped, archived or paused sandbox; one that runs goes on so."""
+        self._send(self._calls.life(self._ready(), "start"))
+
     def info(self) -> Dict[str, Any]:
         """The sandbox as the server knows it."""
         return self._send(self._calls.get(self._ready()))

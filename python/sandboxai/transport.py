@@ -119,6 +119,9 @@ class Calls:
     def delete(self, name: str) -> Call[None]:
         return Call("DELETE", self._at(name), _nothing)
 
+    def life(self, name: str, action: str) -> Call[Dict[str, Any]]:
+        return Call("POST", self._at(name, f"/{action}"), lambda body: body)
+
     def cell(self, name: str, body: Mapping[str, Any]) -> Call[IPythonCellResult]:
         return Call("POST", self._at(name, "/tools:run_ipython_cell"), results.cell_result, json=_drop_none(body))
 

@@ -154,3 +154,16 @@ def test_the_cache_hands_out_living_clients_only(server) -> None:
 def test_calls_before_connect_say_so() -> None:
     with pytest.raises(RuntimeError, match="connect"):
         SandboxAIClient("x", base_url="http://127.0.0.1:9").execute_code("1")
+
+
+def test_a_stopped_workspace_is_started_and_has_its_files(server) -> None:
+    client = SandboxAIClient(f"stopped {uuid.uuid4()}", base_url=server.base_url)
+    client.connect()
+    client.write_file("kept", "here")
+    assert client.sandbox is not None
+    client.sandbox.stop()
+    assert not client.is_alive()
+    client.disconnect()
+    client.connect()
+    assert client.read_file("kept")["content"] == "here"
+    client.delete()

@@ -273,7 +273,9 @@ impl Session {
         let past = std::mem::take(&mut state.past);
         drop(state);
         let current = shell.iter().map(Shell::child);
-        let current: Vec<&Arc<Child>> = current.chain(replaced.iter().map(|(c, _)| c)).collect();
+        let current: Vec<&Arc<Child>> = current
+            .chain(replaced.iter().map(|one| &one.child))
+            .collect();
         for child in &current {
             child.kill_group(Signal::KILL);
         }
@@ -282,9 +284,9 @@ impl Session {
         for child in &current {
             child.exit.wait(KILL_TIMEOUT);
         }
-        for (child, process) in &replaced {
-            let status = child.exit.status().unwrap_or_else(killed);
-            self.finish(process, status, Stream::Error, b"");
+        for one in &replaced {
+            let status = one.child.exit.status().unwrap_or_else(killed);
+            self.finish(&one.process, status, Stream::Error, b"");
         }
         for process in running.iter().chain(&waiting) {
             self.finish(process, killed(), Stream::Error, b"");

@@ -41,7 +41,7 @@ mod flow;
 
 pub(crate) use connect::connect;
 
-/// Most connections at once. With the sockets' buffers ([`connect`]) and what
+/// Most connections at once. With the sockets' buffers ([`connect()`]) and what
 /// is held of each they fit into the memory that the agent has to itself.
 const TUNNELS_MAX: usize = 256;
 

@@ -75,7 +75,9 @@ async fn the_whole_sandbox_is_told() {
         created["spec"],
         json!({
             "image": "sandboxai/box", "env": {}, "memory_mb": 512, "cpu": 0.5, "pids": 64,
-            "network": "none", "idle_timeout_s": 60.0, "lifetime_s": 3600.5,
+            "network": "none", "idle_timeout_s": 60.0, "lifetime_s": 3600.5, "labels": {},
+            "stop_after_idle_s": null, "pause_after_idle_s": null, "archive_after_stop_s": null,
+            "delete_after_stop_s": null,
         })
     );
     assert_eq!(created["space"], "default");

@@ -82,9 +82,12 @@ class AsyncSandboxAIClient:
 
     async def _find(self) -> Optional[AsyncSandbox]:
         try:
-            return await AsyncSandbox.attach(self._name, **self._where())
+            box = await AsyncSandbox.attach(self._name, **self._where())
         except SandboxNotFoundError:
             return None
+        # One that was stopped meanwhile has its files still; else nothing changes.
+        await box.start()
+        return box
 
     async def _create(self) -> AsyncSandbox:
         box = AsyncSandbox(name=self._name, lazy_create=True, **self._where(), **self._make)

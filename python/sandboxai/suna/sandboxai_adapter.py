@@ -82,9 +82,12 @@ class SandboxAIClient:
 
     def _find(self) -> Optional[Sandbox]:
         try:
-            return Sandbox.attach(self._name, **self._where())
+            box = Sandbox.attach(self._name, **self._where())
         except SandboxNotFoundError:
             return None
+        # One that was stopped meanwhile has its files still; else nothing changes.
+        box.start()
+        return box
 
     def _create(self) -> Sandbox:
         box = Sandbox(name=self._name, lazy_create=True, **self._where(), **self._make)

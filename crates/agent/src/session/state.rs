@@ -17,6 +17,16 @@ const PAST_MAX: usize = 64;
 /// The exit code of a command that was never begun, as of programs that cannot be executed.
 const NOT_BEGUN_CODE: i32 = 126;
 
+/// A shell whose status fell silent, with the command that did it.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    pub(super) child: Arc<Child>,
+    pub(super) process: Arc<Process>,
+    /// What the shell itself printed at last: a trap at its exit, which closes
+    /// the status a moment before its end is known.
+    pub(super) last_words: Vec<u8>,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -24,8 +34,8 @@ pub(super) struct State {
     /// The command that the shell runs.
     pub(super) running: Option<Arc<Process>>,
     pub(super) waiting: VecDeque<Arc<Process>>,
-    /// Shells that became another program, and the commands that did it.
-    pub(super) replaced: Vec<(Arc<Child>, Arc<Process>)>,
+    /// Shells that became another program, or are about to exit.
+    pub(super) replaced: Vec<Replaced>,
     /// Shells that ended; programs may be left of their sessions.
     pub(super) past: VecDeque<Pid>,
     pub(super) is_closed: bool,
@@ -84,10 +94,15 @@ impl State {
                 Heard::Silence => {
                     // It became another program, or is about to exit.
                     let child = Arc::clone(shell.child());
+                    let last_words = shell.take_last_words();
                     self.let_go();
                     if let Some(process) = self.running.take() {
                         process.has_begun();
-                        self.replaced.push((child, process));
+                        self.replaced.push(Replaced {
+                            child,
+                            process,
+                            last_words,
+                        });
                     }
                 }
             }
@@ -104,11 +119,12 @@ impl State {
     }
 
     fn reap_replaced(&mut self, session: &Session) {
-        self.replaced.retain(|(child, process)| {
-            let Some(status) = child.exit.status() else {
+        self.replaced.retain(|replaced| {
+            let Some(status) = replaced.child.exit.status() else {
                 return true;
             };
-            session.finish(process, status, Stream::Output, b"");
+            let last_words = &replaced.last_words;
+            session.finish(&replaced.process, status, Stream::Output, last_words);
             false
         });
     }

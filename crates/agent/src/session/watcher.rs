@@ -136,7 +136,7 @@ fn awaited(session: Arc<Session>) -> Awaited {
     let state = session.lock();
     let status = state.shell.as_ref().map(|shell| Arc::clone(shell.status()));
     let current = state.shell.as_ref().map(Shell::child);
-    let replaced = state.replaced.iter().map(|(child, _)| child);
+    let replaced = state.replaced.iter().map(|replaced| &replaced.child);
     let children = current.into_iter().chain(replaced).cloned().collect();
     drop(state);
     Awaited {

@@ -1,4 +1,4 @@
-//! Unpacks what [`super::pack`] has packed.
+//! Unpacks what [`mod@super::pack`] has packed.
 //!
 //! The archive is ours, the names in it are not: every name is used with the
 //! descriptor of its folder, which is opened without following any link.

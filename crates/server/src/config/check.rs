@@ -184,10 +184,8 @@ impl Check<'_> {
 
     fn docker(&mut self) -> DockerEngine {
         DockerEngine {
-            host: self.scalar("docker.host", |text| Ok(text.to_owned())),
-            oci_runtime: self.scalar("docker.oci_runtime", |text| {
-                Ok((!text.is_empty()).then(|| text.to_owned()))
-            }),
+            host: self.scalar("docker.host", engine_address),
+            oci_runtime: self.scalar("docker.oci_runtime", oci_runtime),
             seccomp_profile: self.scalar("docker.seccomp_profile", optional_path),
         }
     }
@@ -414,6 +412,25 @@ fn absolute_path(text: &str) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err("not an absolute path".to_owned())
+    }
+}
+
+/// Where an engine listens; this program speaks to it over a Unix socket.
+fn engine_address(text: &str) -> Result<String, String> {
+    match text.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(text.to_owned()),
+        _ => Err("not the address of a Unix socket: unix:///PATH".to_owned()),
+    }
+}
+
+/// The name of an OCI runtime, or nothing.
+fn oci_runtime(text: &str) -> Result<Option<String>, String> {
+    let is_name = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    match is_name {
+        true => Ok((!text.is_empty()).then(|| text.to_owned())),
+        false => Err("not the name of a runtime: letters, digits, '-', '_' and '.'".to_owned()),
     }
 }
 

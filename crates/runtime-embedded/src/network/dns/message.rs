@@ -195,18 +195,18 @@ pub(super) mod tests {
 
     #[test]
     fn only_queries_are_forwarded() {
-        forwarded(&query(7, "pypi.org", 1));
-        let mut update = query(7, "pypi.org", 1);
+        forwarded(&query(7, "site.org", 1));
+        let mut update = query(7, "site.org", 1);
         update[2] = 5 << 3;
         assert_eq!(outcome(examine(&update)), 4);
         assert_eq!(outcome(examine(&query(7, "corp.example", 252))), 5);
-        let mut two = query(7, "pypi.org", 1);
+        let mut two = query(7, "site.org", 1);
         two[5] = 2;
         assert_eq!(outcome(examine(&two)), 1);
-        let mut pointer = query(7, "pypi.org", 1);
+        let mut pointer = query(7, "site.org", 1);
         pointer[HEADER_BYTES] = 0xc0;
         assert_eq!(outcome(examine(&pointer)), 1);
-        let mut answer = query(7, "pypi.org", 1);
+        let mut answer = query(7, "site.org", 1);
         answer[2] = IS_ANSWER;
         assert_eq!(examine(&answer), Verdict::Ignore);
         let long = vec!["a".repeat(60); 5].join(".");
@@ -215,7 +215,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_foreign_answer_is_not_accepted() {
-        let asked = forwarded(&query(7, "pypi.org", 1));
+        let asked = forwarded(&query(7, "site.org", 1));
         let number = [0xab, 0xcd];
         let mut good = asked.with_number(number);
         good[2] |= IS_ANSWER;
@@ -238,7 +238,7 @@ pub(super) mod tests {
 
     #[test]
     fn failures_keep_number_and_question() {
-        let packet = query(0x1234, "pypi.org", 1);
+        let packet = query(0x1234, "site.org", 1);
         let failed = forwarded(&packet).failed(Failure::Server);
         assert_eq!(failed[..6], [0x12, 0x34, 0x81, 0x82, 0, 1]);
         assert_eq!(failed[HEADER_BYTES..], packet[HEADER_BYTES..]);

@@ -60,7 +60,7 @@ async fn a_query_comes_back_with_its_number_and_the_answer() {
     })
     .await;
     let (_forwarder, address) = forwarder(vec![upstream]);
-    let packet = query(0x1234, "pypi.org", 1);
+    let packet = query(0x1234, "site.org", 1);
     let answer = exchange(address, &packet).await.unwrap();
     assert_eq!(answer[..2], [0x12, 0x34]);
     assert!(answer.ends_with(b"answer"));
@@ -80,7 +80,7 @@ async fn forged_and_oversized_answers_are_passed_over() {
     })
     .await;
     let (_forwarder, address) = forwarder(vec![upstream]);
-    let answer = exchange(address, &query(1, "pypi.org", 1)).await.unwrap();
+    let answer = exchange(address, &query(1, "site.org", 1)).await.unwrap();
     assert!(answer.ends_with(b"good"));
 }
 
@@ -89,7 +89,7 @@ async fn a_silent_resolver_is_followed_by_the_next() {
     let silent = resolver(|_| vec![]).await;
     let good = resolver(|answer| vec![answer.clone()]).await;
     let (_forwarder, address) = forwarder(vec![silent, good]);
-    let answer = exchange(address, &query(1, "pypi.org", 1)).await.unwrap();
+    let answer = exchange(address, &query(1, "site.org", 1)).await.unwrap();
     assert_eq!(answer[3] & 0x0f, 0);
 }
 
@@ -98,7 +98,7 @@ async fn without_any_answer_the_sandbox_is_told_within_the_deadline() {
     let silent = resolver(|_| vec![]).await;
     let (_forwarder, address) = forwarder(vec![silent]);
     let started = tokio::time::Instant::now();
-    let answer = exchange(address, &query(1, "pypi.org", 1)).await.unwrap();
+    let answer = exchange(address, &query(1, "site.org", 1)).await.unwrap();
     assert_eq!(answer[3] & 0x0f, 2);
     assert!(started.elapsed() < Duration::from_secs(7));
 }
@@ -128,7 +128,7 @@ async fn a_flood_is_bounded_and_the_service_survives_it() {
     assert!(SEEN.load(Ordering::Relaxed) <= IN_FLIGHT_MAX);
     // After the deadline of the flood, ordinary queries get through again.
     tokio::time::sleep(Duration::from_millis(4500)).await;
-    assert!(exchange(address, &query(1, "pypi.org", 1)).await.is_some());
+    assert!(exchange(address, &query(1, "site.org", 1)).await.is_some());
 }
 
 async fn stream_resolver() -> SocketAddr {
@@ -153,7 +153,7 @@ async fn long_answers_come_by_stream_and_several_queries_share_one() {
     let (_forwarder, address) = forwarder(vec![stream_resolver().await]);
     let mut stream = TcpStream::connect(address).await.unwrap();
     for number in [7u16, 8] {
-        let packet = query(number, "pypi.org", 1);
+        let packet = query(number, "site.org", 1);
         stream
             .write_u16(u16::try_from(packet.len()).unwrap())
             .await
@@ -189,7 +189,7 @@ async fn dropping_the_forwarder_frees_the_sockets() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let pending = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     pending
-        .send_to(&query(1, "pypi.org", 1), address)
+        .send_to(&query(1, "site.org", 1), address)
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
