@@ -94,8 +94,10 @@ fn an_interactive_shell_is_resized_interrupted_and_left() {
     assert_eq!(resized, Reply::Done { truncated: false });
     type_in(&agent, process, b"stty size; echo $TERM\n", false);
     eventually("the new size", || seen("40 120\r\ndumb"));
-    type_in(&agent, process, b"sleep 1000\n", false);
-    eventually("it sleeps", || seen("sleep 1000"));
+    // Told by the program in the foreground itself, which the interrupt is for.
+    let sleeper = b"sh -c 'echo a\"\"sleep; exec sleep 1000'\n";
+    type_in(&agent, process, sleeper, false);
+    eventually("it sleeps", || seen("asleep"));
     type_in(&agent, process, b"\x03", false);
     let follower = follow(&agent, process, true);
     type_in(&agent, process, b"echo a; exit 3\n", false);

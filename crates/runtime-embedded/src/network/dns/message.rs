@@ -222,7 +222,7 @@ pub(super) mod tests {
         assert!(asked.is_answered_by(number, &good));
         assert!(!asked.is_answered_by([0xab, 0xce], &good));
         let mut other_case = good.clone();
-        other_case[13] = b'P';
+        other_case[13] = b'S';
         assert!(asked.is_answered_by(number, &other_case));
         for (position, value) in [(2, 1), (13, b'q'), (22, 28), (5, 0), (5, 2)] {
             let mut bad = good.clone();
