@@ -35,7 +35,7 @@ def test_simple_calls(box: Sandbox) -> None:
     assert browser.screenshot().startswith(b"\x89PNG")
     assert browser.pdf().startswith(b"%PDF-")
     with pytest.raises(BrowserError, match="ERR_CONNECTION_REFUSED"):
-        browser.goto("http://localhost:9/")
+        browser.goto("http://localhost:8999/")
 
 
 def test_a_script_prints_and_makes_screenshots(box: Sandbox) -> None:

@@ -61,6 +61,12 @@ def _sandboxai_run(source):
         if state["page"].is_closed():
             state["page"] = state["context"].new_page()
     except BaseException as error:
+        if "net::ERR_" in str(error):
+            try:
+                # Chromium is still opening its error page; a page opened now would be interrupted by it.
+                _sandboxai_browser()["page"].wait_for_url("chrome-error://**", timeout=2000)
+            except Exception:
+                pass
         report["error"] = "%%s: %%s" %% (type(error).__name__, error)
         own = [frame.lineno for frame in _traceback.extract_tb(error.__traceback__) if frame.filename == "<browser script>"]
         line = own[-1] if own else (error.lineno if isinstance(error, SyntaxError) else None)
