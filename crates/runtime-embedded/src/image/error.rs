@@ -238,18 +238,67 @@ impl From<ImageError> for sandbox::Error {
             | ImageError::Tool { .. } => Kind::Internal,
             ImageError::Domain(inner) => inner.kind,
         };
-        Self::new(kind, error.to_string()).with_source(error)
+        // Only a request that names an image meets a missing one here.
+        let message = match error {
+            ImageError::NotFound { .. } => format!("field `image`: {error}"),
+            _ => error.to_string(),
+        };
+        Self::new(kind, message).with_source(error)
     }
 }
+
+/// Most names told in a message; builds alone can leave hundreds.
+const NAMES_TOLD_MAX: usize = 20;
 
 /// The images that exist, and how to get one.
 fn list_of(existing: &[String]) -> String {
     if existing.is_empty() {
         "no image exists yet: make the default one with `sandboxai image build`".to_owned()
     } else {
+        let told = existing.len().min(NAMES_TOLD_MAX);
+        let more = match existing.len() - told {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         format!(
-            "these exist: {} (see `sandboxai image ls`); make the default one with `sandboxai image build`",
-            existing.join(", ")
+            "these exist: {}{more} (see `sandboxai image ls`); make the default one with `sandboxai image build`",
+            existing[..told].join(", ")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sandbox::{Error, Kind};
+
+    use super::*;
+
+    fn not_found(existing: usize) -> ImageError {
+        ImageError::NotFound {
+            wanted: "nope:latest".into(),
+            existing: (0..existing).map(|n| format!("image-{n}:latest")).collect(),
+        }
+    }
+
+    #[test]
+    fn a_request_for_a_missing_image_names_its_field() {
+        let error = Error::from(not_found(1));
+        assert_eq!(error.kind, Kind::InvalidRequest);
+        assert!(
+            error.message.starts_with(
+                "field `image`: there is no image nope:latest; these exist: image-0:latest (see"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_message_lists_a_bounded_number_of_images() {
+        let message = not_found(NAMES_TOLD_MAX + 3).to_string();
+        assert!(
+            message.contains("image-19:latest and 3 more (see"),
+            "{message}"
+        );
+        assert!(!message.contains("image-20"), "{message}");
     }
 }

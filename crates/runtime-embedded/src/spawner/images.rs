@@ -2,7 +2,7 @@
 
 use std::{fs::File, os::fd::OwnedFd};
 
-use sandbox::{Error, FoundImage, Id, Image, Kind, NewImage, Result};
+use sandbox::{Error, FoundImage, Id, Image, NewImage, Result};
 
 use super::{complain, host::Host, worker::owned};
 use crate::{
@@ -80,12 +80,10 @@ fn answer(records: Vec<ImageRecord>) -> Answer {
 /// Whoever asks for an image by name wants to know that it is not there; for
 /// everybody else that makes the request a wrong one.
 fn asked_for(error: ImageError) -> Error {
-    let is_missing = matches!(error, ImageError::NotFound { .. });
-    let mut error = Error::from(error);
-    if is_missing {
-        error.kind = Kind::NotFound;
+    match error {
+        ImageError::NotFound { .. } => Error::not_found(error.to_string()).with_source(error),
+        _ => Error::from(error),
     }
-    error
 }
 
 /// Makes an image of the files of a sandbox. It may run, be paused or have no
