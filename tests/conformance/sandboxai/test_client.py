@@ -47,7 +47,7 @@ def test_errors_have_one_base_and_say_what_to_do(server: Server, shared_box: San
     assert "name" in bad.value.message
     with pytest.raises(sandboxai.SandboxError) as image:
         Sandbox(server.base_url, image="no/such-image:1")
-    assert image.value.message.startswith("field `image`: there is no image no/such-image:1")
+    assert image.value.message.startswith("field `spec.image`: there is no image no/such-image:1")
     with pytest.raises(sandboxai.ServerUnavailableError):
         Sandbox("http://127.0.0.1:9/v1")
     with pytest.raises(ValueError):
