@@ -1,22 +1,26 @@
 """The asynchronous Daytona side; the synchronous one is generated from it by ``generate_sync.py``.
 
-A thin adapter over the installed ``daytona`` SDK with the interface of the
-SandboxAI adapter, so that one environment variable changes the backend.
+A thin adapter over the installed SDK, ``daytona`` or the older ``daytona-sdk``, with the
+interface of the SandboxAI adapter, so that one environment variable changes the backend.
 """
 
 from __future__ import annotations
 
 import base64
-import logging
 import os
 import shlex
 from types import TracebackType
 from typing import Any, Dict, Optional, Type, Union
 
+from . import daytona_generation as generation
 from .monitoring import monitor_sandbox_operation
 from .workspace import inside, language_of, sandbox_name, workspace_folder
 
-logger = logging.getLogger(__name__)
+#: States from which a sandbox does not come back.
+_GONE = ("destroyed", "destroying", "error", "build_failed")
+
+#: States that lead to ``started`` by themselves.
+_BEGINNING = ("creating", "starting", "restoring", "pulling_snapshot", "pending_build", "building_snapshot", "resuming")
 
 
 class AsyncDaytonaClient:
@@ -50,13 +54,10 @@ class AsyncDaytonaClient:
         self._daytona: Any = None
 
     def _open(self) -> Any:
-        try:
-            from daytona import AsyncDaytona, DaytonaConfig
-        except ImportError as error:
-            raise RuntimeError("the Daytona backend needs its SDK: pip install daytona") from error
         if self._daytona is None:
-            self._daytona = AsyncDaytona(
-                DaytonaConfig(api_key=self._api_key, api_url=self._api_url, target=self._target)
+            sdk = generation.load()
+            self._daytona = sdk.AsyncDaytona(
+                sdk.DaytonaConfig(api_key=self._api_key, api_url=self._api_url, target=self._target)
             )
         return self._daytona
 
@@ -64,20 +65,55 @@ class AsyncDaytonaClient:
         """Finds the sandbox of the workspace and starts it, or makes it."""
         if self.sandbox is not None:
             return True
-        from daytona import CreateSandboxFromSnapshotParams, DaytonaNotFoundError
-
-        daytona = self._open()
-        try:
-            box = await daytona.get(self._name)
-            if str(getattr(box.state, "value", box.state)) != "started":
-                await box.start()
-        except DaytonaNotFoundError:
-            box = await daytona.create(
-                CreateSandboxFromSnapshotParams(name=self._name, snapshot=self._snapshot, env_vars=self._env)
-            )
+        box = await self._find()
+        if box is None:
+            box = await self._make()
+        else:
+            await _start(box)
         await box.process.exec(f"mkdir -p -- {shlex.quote(self.workspace_dir)}")
         self.sandbox = box
         return True
+
+    async def _find(self) -> Any:
+        """The sandbox of the workspace, or nothing."""
+        sdk, daytona = generation.load(), self._open()
+        if generation.has_names(sdk):
+            try:
+                return await daytona.get(self._name)
+            except sdk.DaytonaError as error:
+                if generation.is_missing(sdk, error):
+                    return None
+                raise
+        found = await daytona.list({generation.LABEL: self._name})
+        living = [box for box in found if _state(box) not in _GONE]
+        return min(living, key=lambda box: (str(box.created_at), box.id), default=None)
+
+    async def _make(self) -> Any:
+        """A new sandbox for the workspace."""
+        sdk, daytona = generation.load(), self._open()
+        named = {"name": self._name} if generation.has_names(sdk) else {}
+        try:
+            made = await daytona.create(
+                sdk.CreateSandboxFromSnapshotParams(
+                    snapshot=self._snapshot, env_vars=self._env, labels={generation.LABEL: self._name}, **named
+                )
+            )
+        except sdk.DaytonaError:
+            other = await self._find() if named else None
+            if other is None:
+                raise
+            # Somebody else was faster.
+            await _start(other)
+            return other
+        if named:
+            return made
+        # Without names two can be made at the same time: the older one counts.
+        oldest = await self._find()
+        if oldest is None or oldest.id == made.id:
+            return made
+        await made.delete()
+        await _start(oldest)
+        return oldest
 
     async def disconnect(self) -> None:
         """Closes the connections; the sandbox and its files stay."""
@@ -88,13 +124,14 @@ class AsyncDaytonaClient:
 
     async def delete(self) -> None:
         """Ends the sandbox of the workspace with all its files."""
-        from daytona import DaytonaNotFoundError
-
+        sdk = generation.load()
+        box = self.sandbox or await self._find()
         try:
-            box = self.sandbox or await self._open().get(self._name)
-            await box.delete()
-        except DaytonaNotFoundError:
-            pass
+            if box is not None:
+                await box.delete()
+        except sdk.DaytonaError as error:
+            if not generation.is_missing(sdk, error):
+                raise
         self.sandbox = None
 
     async def is_alive(self) -> bool:
@@ -112,17 +149,16 @@ class AsyncDaytonaClient:
         return self.sandbox
 
     async def _shell(self, command: str, folder: str) -> Dict[str, Any]:
-        answer = await self._box().process.exec(command, cwd=folder, timeout=_seconds(self.timeout))
-        code = int(answer.exit_code)
-        error = None if code == 0 else f"the command ended with exit code {code}"
-        return {"success": code == 0, "output": answer.result, "error": error, "exit_code": code}
+        return _ended(await self._box().process.exec(command, cwd=folder, timeout=_seconds(self.timeout)))
 
     @monitor_sandbox_operation
     async def execute_code(self, code: str, language: str = "python") -> Dict[str, Any]:
-        """Runs code; Python keeps its state from call to call in Daytona's code interpreter."""
+        """Runs code; Python keeps its state from call to call where the SDK has a code interpreter."""
         box = self._box()
         try:
             name, spec = language_of(language)
+            if name == "python" and not generation.has_interpreter(box):
+                return _ended(await box.process.code_run(code, timeout=_seconds(self.timeout)))
             if name == "python":
                 ran = await box.code_interpreter.run_code(code, timeout=_seconds(self.timeout))
                 error = f"{ran.error.name}: {ran.error.value}" if ran.error else None
@@ -202,7 +238,13 @@ class AsyncDaytonaClient:
         box = self._box()
         try:
             path = inside(self.workspace_dir, file_path)
-            await box.fs.delete_file(path, recursive)
+            if recursive:
+                # Older SDKs cannot say it to the toolbox.
+                removed = await self._shell(f"rm -r -- {shlex.quote(path)}", self.workspace_dir)
+                if not removed["success"]:
+                    return _failed(RuntimeError(removed["output"].strip() or removed["error"]))
+            else:
+                await box.fs.delete_file(path)
         except Exception as error:  # the SDK raises many kinds of errors
             return _failed(error)
         return {"success": True, "path": path, "message": f"File deleted: {file_path}"}
@@ -227,11 +269,29 @@ class AsyncDaytonaContext:
         await self.client.disconnect()
 
 
+async def _start(box: Any) -> None:
+    """Starts a sandbox that does not run, or waits for one that is about to."""
+    state = _state(box)
+    if state in _BEGINNING:
+        await box.wait_for_sandbox_start()
+    elif state != "started":
+        await box.start()
+
+
+def _state(box: Any) -> str:
+    return str(getattr(box.state, "value", box.state))
+
+
+def _ended(answer: Any) -> Dict[str, Any]:
+    code = int(answer.exit_code)
+    error = None if code == 0 else f"the command ended with exit code {code}"
+    return {"success": code == 0, "output": answer.result, "error": error, "exit_code": code}
+
+
 def _seconds(timeout: Optional[float]) -> Optional[int]:
     """The SDK takes whole seconds; a part of one counts as one."""
     return None if timeout is None else max(1, round(timeout + 0.49))
 
 
 def _failed(error: Exception, **more: Any) -> Dict[str, Any]:
-    logger.warning("a sandbox operation failed: %s", error)
     return {"success": False, **more, "error": str(error)}

@@ -267,7 +267,6 @@ def _cell(result: IPythonCellResult) -> Dict[str, Any]:
 
 
 def _failed(error: Exception, **more: Any) -> Dict[str, Any]:
-    logger.warning("a sandbox operation failed: %s", error)
     return {"success": False, **more, "error": str(error)}
 
 
