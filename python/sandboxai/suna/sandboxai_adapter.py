@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import logging
 import os
 import uuid
@@ -78,6 +79,8 @@ class SandboxAIClient:
 
     def _where(self) -> Dict[str, Any]:
         embedded = self.embedded and not self._base_url
+        if embedded:
+            _say_short_lived()
         return {"base_url": self._base_url, "embedded": embedded, "space": self._space, "api_key": self._api_key}
 
     def _find(self) -> Optional[Sandbox]:
@@ -264,6 +267,14 @@ def _shell(result: ShellCommandResult) -> Dict[str, Any]:
 def _cell(result: IPythonCellResult) -> Dict[str, Any]:
     error = f"{result.error.name}: {result.error.value}" if result.error else None
     return {"success": result.ok, "output": result.output, "error": error, "exit_code": 0 if result.ok else 1}
+
+
+@functools.lru_cache(maxsize=None)
+def _say_short_lived() -> None:
+    logger.warning(
+        "no server is named, so workspaces end with this process; "
+        "run `sandboxai serve` and set SANDBOXAI_URL=http://127.0.0.1:5266 to keep them"
+    )
 
 
 def _failed(error: Exception, **more: Any) -> Dict[str, Any]:
