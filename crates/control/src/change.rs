@@ -27,6 +27,12 @@ impl Control {
         Ok(resident.view(&*self.core.clock))
     }
 
+    /// Whether a sandbox of this id has ended and is remembered.
+    #[must_use]
+    pub fn remembers(&self, space: &Space, id: &str) -> bool {
+        self.core.registry.remembers(space, id)
+    }
+
     /// Ends the processes of a sandbox and keeps its files; one that is stopped
     /// stays so. One whose lease ends what is stopped ends, and is told with its
     /// tombstone. Requests at the same time join.

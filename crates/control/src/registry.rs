@@ -113,6 +113,16 @@ impl Registry {
         self.read().tombstone(space, name).cloned()
     }
 
+    /// Whether a sandbox of this identity has ended and is remembered.
+    pub(crate) fn remembers(&self, space: &Space, id: &str) -> bool {
+        let tables = self.read();
+        let ended = id
+            .parse::<Id>()
+            .ok()
+            .and_then(|id| tables.ended_ids.get(&id).cloned());
+        ended.is_some_and(|ended| ended.space == *space)
+    }
+
     /// Whether a sandbox lives, whatever its name.
     pub(crate) fn has(&self, id: &Id) -> bool {
         self.read().living_ids.contains_key(id)

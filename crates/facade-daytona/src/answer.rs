@@ -77,7 +77,7 @@ async fn or_fault(answer: impl Future<Output = Response>) -> Response {
     }
 }
 
-/// The error with the status and the headers that it had already.
+/// The error with the status, headers and extensions that it had already.
 ///
 /// The body has what the control plane's and the toolbox's errors have, so that
 /// the SDKs of both find what they look for.
@@ -97,11 +97,13 @@ fn render(empty: Response, error: &ApiError, method: &Method, path: &str) -> Res
         "method": method.as_str(),
     });
     let mut response = (error.status, Json(body)).into_response();
-    for (name, value) in empty.headers() {
+    let (empty, _) = empty.into_parts();
+    for (name, value) in &empty.headers {
         if name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
             response.headers_mut().insert(name, value.clone());
         }
     }
+    response.extensions_mut().extend(empty.extensions);
     response
 }
 

@@ -66,6 +66,7 @@ fn code_of(status: StatusCode) -> &'static str {
         StatusCode::GONE => "GONE",
         StatusCode::UNPROCESSABLE_ENTITY => "UNPROCESSABLE_ENTITY",
         StatusCode::TOO_MANY_REQUESTS => "TOO_MANY_REQUESTS",
+        StatusCode::BAD_GATEWAY => "BAD_GATEWAY",
         StatusCode::SERVICE_UNAVAILABLE => "SERVICE_UNAVAILABLE",
         _ => "INTERNAL_SERVER_ERROR",
     }

@@ -15,6 +15,9 @@
 //! Files of callers that images are built with are stored under `/s3`
 //! ([`object_storage`]).
 //!
+//! What is about a sandbox that is not known here goes to the real Daytona that
+//! this server may stand in front of ([`upstream`]).
+//!
 //! Facts of the protocol are in `docs/protocols/daytona.md`.
 
 mod access;
@@ -31,12 +34,14 @@ pub mod preview;
 pub mod preview_url;
 mod request_id;
 mod seal;
+pub mod side;
 mod target;
 #[cfg(test)]
 mod testing;
 mod timing;
 mod token;
 mod toolbox;
+pub mod upstream;
 mod version;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -48,13 +53,14 @@ use axum::{
     middleware::from_fn_with_state,
 };
 use control::Control;
-use sandbox::Space;
+use sandbox::{Kind, Space};
 
 use crate::{
     control_plane::{Begun, Waiting},
     error::ApiError,
     object_storage::{ContextStore, Sessions},
     request_id::RequestIds,
+    upstream::Upstream,
 };
 
 /// Tells whether a key gives access, in time that does not depend on the key.
@@ -79,6 +85,8 @@ pub struct FacadeConfig {
     pub image_default: String,
     /// Where files of callers are kept that images are built with.
     pub contexts_dir: PathBuf,
+    /// The real Daytona that has all other sandboxes.
+    pub upstream: Option<Upstream>,
 }
 
 impl FacadeConfig {
@@ -95,6 +103,7 @@ impl FacadeConfig {
             image_default,
             contexts_dir: std::env::temp_dir().join("sandboxai-contexts"),
             links: preview_url::Links::default(),
+            upstream: None,
         }
     }
 }
@@ -120,6 +129,8 @@ pub(crate) struct Facade {
     /// Who may store files to build images with.
     sessions: Sessions,
     pub(crate) contexts: ContextStore,
+    /// Who has the sandboxes that are not known here.
+    pub(crate) upstream: Option<Upstream>,
     request_ids: Arc<RequestIds>,
 }
 
@@ -129,12 +140,22 @@ impl Facade {
             control,
             sessions: Sessions::default(),
             contexts: ContextStore::new(config.contexts_dir.clone()),
+            upstream: config.upstream.clone(),
             config: Arc::new(config),
             waiting: Waiting::new(),
             begun: Begun::default(),
             request_ids: Arc::new(RequestIds::default()),
             terminals: Arc::default(),
         }
+    }
+
+    /// Whether a sandbox is or was one of this server, by id or name. The name of
+    /// one that has ended may belong to another since.
+    pub(crate) fn knows(&self, asked: &str) -> bool {
+        let space = &self.config.space;
+        !matches!(self.control.find(space, asked), Err(error) if error.kind == Kind::NotFound)
+            || self.waiting.find(&self.control, asked).is_some()
+            || self.control.remembers(space, asked)
     }
 }
 
@@ -151,6 +172,7 @@ fn routes(facade: Facade) -> Router {
         .merge(not_served::control_plane())
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn_with_state(facade.clone(), upstream::pass_unknown))
         .layer(from_fn_with_state(facade.clone(), access::control_plane))
         .merge(control_plane::open_routes())
         .merge(events::routes());

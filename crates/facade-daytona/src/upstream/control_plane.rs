@@ -1,0 +1,122 @@
+//! Requests of the control plane that are about something of the upstream.
+
+use axum::{
+    extract::{OriginalUri, Request, State},
+    http::{Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use reqwest::Url;
+
+use super::{Upstream, header as headers_of, path, rewrite, send};
+use crate::{
+    Facade,
+    base_url::BaseUrl,
+    error::{ApiError, ApiResult},
+    side::Side,
+};
+
+/// What paths of the control plane begin with.
+const PREFIX: &str = "/api";
+/// What this server answers itself, by the first segment of the path.
+const OWN: [&str; 7] = [
+    "",
+    "config",
+    "health",
+    "object-storage",
+    "snapshots",
+    "socket.io",
+    "toolbox",
+];
+
+/// The layer: passes on what is about a sandbox that is not known here, or about
+/// what only the upstream has. The request has shown a key.
+pub(crate) async fn pass_unknown(
+    State(facade): State<Facade>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match &facade.upstream {
+        Some(upstream) if !is_own(&facade, request.method(), &below_api(&request)) => {
+            upstream.pass(request).await
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Path and query of a request below the API, as it came.
+fn below_api(request: &Request) -> String {
+    let uri = request
+        .extensions()
+        .get::<OriginalUri>()
+        .map_or(request.uri(), |OriginalUri(uri)| uri);
+    let whole = uri.path_and_query().map_or("/", |whole| whole.as_str());
+    whole.strip_prefix(PREFIX).unwrap_or(whole).to_owned()
+}
+
+/// Whether this server answers itself.
+fn is_own(facade: &Facade, method: &Method, target: &str) -> bool {
+    let mut segments = path::segments(path_of(target));
+    let first = segments.next().unwrap_or_default();
+    match first.as_ref() {
+        "sandbox" => match segments.next().as_deref() {
+            None | Some("" | "paginated") => true,
+            Some(asked) => facade.knows(asked),
+        },
+        // Who has a key of this server shall not get a key of the upstream that
+        // goes on to open it when the first is taken away.
+        "api-keys" => method != Method::GET,
+        first => OWN.contains(&first),
+    }
+}
+
+fn path_of(target: &str) -> &str {
+    target.split('?').next().unwrap_or_default()
+}
+
+impl Upstream {
+    /// Passes on a request of the control plane that has shown a key of this
+    /// server. The answer carries [`Side::Daytona`], also when it is an error
+    /// because the upstream gave none.
+    pub(crate) async fn pass(&self, request: Request) -> Response {
+        let passed = self.try_pass(request).await;
+        let mut response = passed.unwrap_or_else(IntoResponse::into_response);
+        response.extensions_mut().insert(Side::Daytona);
+        response
+    }
+
+    async fn try_pass(&self, request: Request) -> ApiResult<Response> {
+        let target = below_api(&request);
+        let base = BaseUrl::of(request.headers())
+            .ok_or_else(|| ApiError::bad_request("the request has no valid Host header"))?;
+        let url = self.api(&target)?;
+        let (mut parts, body) = request.into_parts();
+        headers_of::to_upstream(&mut parts.headers);
+        headers_of::exchange_key(&mut parts.headers, &self.0.key);
+        parts.headers.remove(header::CONNECTION);
+        parts.headers.remove(header::UPGRADE);
+        // Answers are read.
+        parts.headers.remove(header::ACCEPT_ENCODING);
+        let answer = self.send(parts.method, url, parts.headers, body).await?;
+        let is_about_sandboxes =
+            path::segments(path_of(&target)).next().as_deref() == Some("sandbox");
+        if !is_about_sandboxes || !answer.status().is_success() || !send::is_json(answer.headers())
+        {
+            return Ok(send::streamed(answer));
+        }
+        let mut answer = answer;
+        let head = send::head_of(&mut answer);
+        let body = self.whole(answer).await?;
+        Ok(match rewrite::sandboxes(&body, &base) {
+            Some(rewritten) => send::with_body(head, rewritten),
+            None => send::with_body(head, body),
+        })
+    }
+
+    /// A URL of the upstream's API; `target` is path and query below it.
+    pub(super) fn api(&self, target: &str) -> ApiResult<Url> {
+        path::check(path_of(target))?;
+        Url::parse(&format!("{}{target}", self.api_url()))
+            .map_err(|error| ApiError::bad_request(format!("the path is not valid: {error}")))
+    }
+}

@@ -1,0 +1,153 @@
+//! Which headers pass between a caller and the upstream.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::UpstreamKey;
+
+/// Headers that concern one connection only, besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+/// Headers of a request that speak of this server and the way to it, or are
+/// answered here.
+const OF_THE_WAY_HERE: [HeaderName; 9] = [
+    header::HOST,
+    header::EXPECT,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
+];
+/// The other header in which this server takes keys.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Headers of an answer that speak for the upstream's host and not for this one.
+const OF_THE_HOST: [HeaderName; 2] = [header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY];
+
+/// What a request wants its connection to become, if that is asked for properly.
+pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_asked =
+        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    headers.get(header::UPGRADE).filter(|_| is_asked).cloned()
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|token| token.parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Makes the headers of a request those that the upstream gets, without any
+/// word about who asks.
+pub(super) fn to_upstream(headers: &mut HeaderMap) {
+    let upgrade = upgrade_of(headers);
+    remove_hop_by_hop(headers);
+    for name in &OF_THE_WAY_HERE {
+        headers.remove(name);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+}
+
+/// Puts the upstream's key in the place of one of this server.
+pub(super) fn exchange_key(headers: &mut HeaderMap, key: &UpstreamKey) {
+    headers.remove(API_KEY);
+    headers.insert(header::AUTHORIZATION, key.0.clone());
+}
+
+/// Makes the headers of an answer those that the caller gets.
+pub(super) fn to_caller(headers: &mut HeaderMap) {
+    let upgrade = upgrade_of(headers);
+    remove_hop_by_hop(headers);
+    for name in &OF_THE_HOST {
+        headers.remove(name);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn what_concerns_the_connection_or_the_way_here_stays_here() {
+        let mut given = headers(&[
+            ("host", "box.test"),
+            ("connection", "keep-alive, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("x-daytona-source", "sdk-python"),
+            ("content-type", "application/json"),
+        ]);
+        to_upstream(&mut given);
+        let kept = headers(&[
+            ("x-daytona-source", "sdk-python"),
+            ("content-type", "application/json"),
+        ]);
+        assert_eq!(given, kept);
+    }
+
+    #[test]
+    fn an_upgrade_that_is_asked_for_is_asked_for() {
+        let mut given = headers(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        to_upstream(&mut given);
+        assert_eq!(given[header::UPGRADE], "websocket");
+        assert_eq!(given[header::CONNECTION], "upgrade");
+    }
+
+    #[test]
+    fn every_key_of_ours_makes_room_for_the_upstreams() {
+        let mut given = headers(&[("x-api-key", "ours")]);
+        given.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        given.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer b"));
+        exchange_key(&mut given, &UpstreamKey::new("theirs").unwrap());
+        assert_eq!(given.len(), 1);
+        assert_eq!(given[header::AUTHORIZATION], "Bearer theirs");
+        assert!(
+            !format!("{given:?}").contains("theirs"),
+            "it cannot be printed"
+        );
+    }
+}
