@@ -74,6 +74,8 @@ def engine() -> Iterator[Engine]:
     _busybox(running)
     yield running
     left = running.containers()
+    # Its bridge would outlive the engine.
+    running.docker("network", "rm", "sandboxai", check=False)
     running.stop()
     subprocess.run(["sh", "-c", f"umount -l {folder}/exec/netns/* {folder}/data/overlay2/*/merged 2>/dev/null"])
     shutil.rmtree(folder, ignore_errors=True)

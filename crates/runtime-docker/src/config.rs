@@ -17,4 +17,18 @@ pub struct Config {
     pub oci_runtime: Option<String>,
     /// A seccomp profile in the engine's JSON format; the engine's own when absent.
     pub seccomp_profile: Option<PathBuf>,
+    /// What limits what sandboxes in mode `open` reach.
+    pub guard: Guard,
+}
+
+/// Rules of the host's firewall for the bridge [`crate::BRIDGE`], made by whoever
+/// starts the runtime: it takes rights that the runtime has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// They are there.
+    Set,
+    /// They could not be made, and why.
+    Failed(String),
+    /// Nobody wants them: the engine's network decides.
+    Off,
 }

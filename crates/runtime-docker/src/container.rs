@@ -13,6 +13,8 @@ pub(crate) const SCOPE_LABEL: &str = "dev.sandboxai.scope";
 pub(crate) const ID_LABEL: &str = "dev.sandboxai.id";
 /// The network of sandboxes that may reach the internet.
 pub(crate) const OPEN_NETWORK: &str = "sandboxai";
+/// The bridge of that network on the host.
+pub const BRIDGE: &str = "sandboxai0";
 /// Where the agent's program is inside.
 pub(crate) const AGENT: &str = "/.sandboxai/agent";
 /// The name of the agent's socket, in the abstract namespace of its network.
@@ -133,6 +135,7 @@ mod tests {
             agent: b"",
             oci_runtime: Some("runsc".to_owned()),
             seccomp_profile: None,
+            guard: crate::Guard::Set,
         };
         let spec = Spec {
             image: "sandboxai/box".parse().unwrap(),

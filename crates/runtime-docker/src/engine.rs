@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs, io,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -34,9 +34,10 @@ use tokio::{
 };
 
 use crate::{
-    Config,
+    Config, Guard,
     container::{
-        self, AGENT, ID_LABEL, OPEN_NETWORK, SCOPE_LABEL, SOCKET, running_name, stopped_name,
+        self, AGENT, BRIDGE, ID_LABEL, OPEN_NETWORK, SCOPE_LABEL, SOCKET, running_name,
+        stopped_name,
     },
     error::{failed, is_conflict, is_missing},
     stream::ExecStream,
@@ -56,6 +57,8 @@ const REMOVAL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Why nothing is archived.
 const NO_ARCHIVE: &str =
     "the docker runtime does not archive; leave the sandbox stopped, or make an image of it";
+/// The option of a network that names its bridge.
+const BRIDGE_OPTION: &str = "com.docker.network.bridge.name";
 /// Where commands start in an image that does not say.
 const WORKDIR: &str = "/workspace";
 
@@ -105,7 +108,13 @@ impl Docker {
                 })
             })
             .transpose()?;
-        let network_open = make_network(&engine).await;
+        let network_open = match &config.guard {
+            Guard::Failed(reason) => Err(reason.clone()),
+            guard => open_network(&engine, guard).await,
+        };
+        if let Err(reason) = &network_open {
+            tracing::warn!(reason, "sandboxes have no network");
+        }
         Ok(Self {
             engine,
             config,
@@ -114,7 +123,7 @@ impl Docker {
             turns: Mutex::default(),
             capabilities: Capabilities {
                 runtime: "docker",
-                network_open: network_open.map_err(|error| error.message),
+                network_open,
                 limits: Ok(()),
                 pause: Ok(()),
                 archive: Err(NO_ARCHIVE.to_owned()),
@@ -288,15 +297,45 @@ fn fingerprint(bytes: &[u8]) -> u64 {
     })
 }
 
+/// Sees to the network of sandboxes that may reach the internet.
+///
+/// # Errors
+/// Why there is none, or none that is limited as it should be; for people.
+async fn open_network(engine: &bollard::Docker, guard: &Guard) -> std::result::Result<(), String> {
+    make_network(engine).await.map_err(|error| error.message)?;
+    if *guard == Guard::Off {
+        return Ok(());
+    }
+    let options = None::<bollard::query_parameters::InspectNetworkOptions>;
+    let network = engine.inspect_network(OPEN_NETWORK, options).await;
+    let network = network.map_err(|error| failed("look at the network", error).message)?;
+    let options = network.options.unwrap_or_default();
+    if options.get(BRIDGE_OPTION).map(String::as_str) != Some(BRIDGE) {
+        return Err(format!(
+            "the engine's network `{OPEN_NETWORK}` is not on the bridge {BRIDGE}; remove it with `docker network rm {OPEN_NETWORK}` and start again"
+        ));
+    }
+    // Engines in a namespace or on a machine of their own have it there.
+    match Path::new("/sys/class/net").join(BRIDGE).exists() {
+        true => Ok(()),
+        false => Err(format!(
+            "the engine's bridge {BRIDGE} is not on this host, so what sandboxes reach cannot be limited here; with `docker.network_guard = false` the engine's network decides"
+        )),
+    }
+}
+
 /// The network of sandboxes that may reach the internet; they cannot reach each other.
 async fn make_network(engine: &bollard::Docker) -> Result<()> {
     let request = NetworkCreateRequest {
         name: OPEN_NETWORK.to_owned(),
         driver: Some("bridge".to_owned()),
-        options: Some(HashMap::from([(
-            "com.docker.network.bridge.enable_icc".to_owned(),
-            "false".to_owned(),
-        )])),
+        options: Some(HashMap::from([
+            (BRIDGE_OPTION.to_owned(), BRIDGE.to_owned()),
+            (
+                "com.docker.network.bridge.enable_icc".to_owned(),
+                "false".to_owned(),
+            ),
+        ])),
         ..NetworkCreateRequest::default()
     };
     let found = engine.inspect_network(

@@ -9,9 +9,11 @@
 //! Everything that must survive the server is in the engine: labels say which
 //! scope a container belongs to, its name whether it was stopped on purpose.
 //!
-//! What it does not do: filter what a sandbox can reach (the engine's bridge
-//! network decides; sandboxes cannot reach each other), give each sandbox user
-//! ids of its own (that is the engine's `userns-remap`), and archive.
+//! What sandboxes in mode `open` reach is limited by rules of the host's firewall for
+//! the bridge of their network, which whoever starts the runtime has made.
+//!
+//! What it does not do: give each sandbox user ids of its own (that is the engine's
+//! `userns-remap`), and archive.
 
 mod config;
 mod container;
@@ -20,5 +22,6 @@ mod error;
 mod image;
 mod stream;
 
-pub use config::Config;
+pub use config::{Config, Guard};
+pub use container::BRIDGE;
 pub use engine::{Docker, put_agent};

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use runtime_docker::{Config, Docker, put_agent};
+use runtime_docker::{Config, Docker, Guard, put_agent};
 use sandbox::{Condition, Id, Images as _, Lease, Limits, NetworkMode, NewImage, Runtime, Spec};
 
 #[expect(
@@ -30,6 +30,7 @@ async fn docker(scope: &str) -> (Docker, Spec, tempfile::TempDir) {
             .leak(),
         oci_runtime: None,
         seccomp_profile: None,
+        guard: Guard::Off,
     };
     put_agent(&config).unwrap();
     let spec = Spec {

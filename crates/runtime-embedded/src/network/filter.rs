@@ -53,6 +53,16 @@ pub(super) fn set_up(config: &NetworkConfig) -> Result<(), NetworkError> {
     transaction(&ruleset(config), "take the rules of sandboxes")
 }
 
+/// Makes another change of the host's firewall, in one transaction.
+pub(super) fn change(
+    config: &NetworkConfig,
+    text: &str,
+    action: &'static str,
+) -> Result<(), NetworkError> {
+    let _lock = lock(&config.lock_dir)?;
+    transaction(text, action)
+}
+
 /// Deletes the table unless a sandbox still uses it.
 pub(super) fn remove(config: &NetworkConfig) -> Result<(), NetworkError> {
     let _lock = lock(&config.lock_dir)?;

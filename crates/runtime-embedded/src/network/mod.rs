@@ -18,6 +18,7 @@
 //! host's namespaces. Nothing here knows what a sandbox is besides its number.
 
 mod address;
+mod bridge;
 mod config;
 mod conntrack;
 mod dns;
@@ -39,6 +40,7 @@ use std::{
 };
 
 pub use address::{AddressError, Ipv4Network};
+pub use bridge::guard_bridge;
 pub use config::NetworkConfig;
 pub use dns::DnsForwarder;
 pub use error::NetworkError;

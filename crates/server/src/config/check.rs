@@ -187,6 +187,7 @@ impl Check<'_> {
             host: self.scalar("docker.host", engine_address),
             oci_runtime: self.scalar("docker.oci_runtime", oci_runtime),
             seccomp_profile: self.scalar("docker.seccomp_profile", optional_path),
+            network_guard: self.scalar("docker.network_guard", switch),
         }
     }
 

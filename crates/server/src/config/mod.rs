@@ -102,6 +102,8 @@ pub struct DockerEngine {
     pub oci_runtime: Option<String>,
     /// Seccomp profile; the engine's own when absent.
     pub seccomp_profile: Option<PathBuf>,
+    /// Limit what sandboxes reach by rules of this host's firewall.
+    pub network_guard: bool,
 }
 
 /// Section `log`.

@@ -434,6 +434,12 @@ pub const KEYS: &[Key] = &[
         "Seccomp profile in the engine's JSON format for the containers; the engine's own when empty.",
     ),
     key(
+        "docker.network_guard",
+        Form::Switch,
+        "true",
+        "Limit what sandboxes with an open network reach, by rules of this host's firewall for the engine's bridge: the public internet and the resolvers, never the host nor `network.never`. Without it the engine's network decides, as it must where the engine is not on this host.",
+    ),
+    key(
         "log.format",
         Form::Choice(&["text", "json"]),
         "text",

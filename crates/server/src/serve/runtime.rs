@@ -3,7 +3,7 @@
 
 use std::{os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
 
-use runtime_docker::Docker;
+use runtime_docker::{Docker, Guard};
 use runtime_embedded::{Embedded, Spawner, SpawnerProgram};
 use rustix::process::Gid;
 use sandbox::Runtime;
@@ -94,8 +94,21 @@ pub fn embedded_config(config: &Config) -> runtime_embedded::Config {
     }
 }
 
+/// Limits what is reached from the engine's network, as for sandboxes of namespaces.
+fn guard(config: &Config) -> Guard {
+    if !config.docker.network_guard {
+        return Guard::Off;
+    }
+    let network = embedded_config(config).network;
+    match runtime_embedded::network::guard_bridge(&network, runtime_docker::BRIDGE) {
+        Ok(()) => Guard::Set,
+        Err(error) => Guard::Failed(error.to_string()),
+    }
+}
+
 fn docker_config(config: &Config) -> runtime_docker::Config {
     runtime_docker::Config {
+        guard: guard(config),
         host: config.docker.host.clone(),
         scope: config.server.scope.clone(),
         run_dir: config.server.run_dir.clone(),

@@ -25,6 +25,7 @@ use tokio::{
 use super::{DnsSockets, NetworkConfig};
 use message::{Failure, Query, Verdict, examine};
 use resolver::Resolvers;
+pub(super) use resolver::now as resolvers;
 use upstream::{Transport, ask, write_message};
 
 /// Longest query taken from the sandbox.

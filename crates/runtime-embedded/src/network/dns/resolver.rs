@@ -82,6 +82,21 @@ impl Resolvers {
     }
 }
 
+/// The configured resolvers, or those of the host as they are now; never empty.
+pub(in crate::network) fn now(configured: &[SocketAddr]) -> Vec<SocketAddr> {
+    if !configured.is_empty() {
+        return configured.to_vec();
+    }
+    let mut text = Vec::new();
+    let read = std::fs::File::open(HOST_FILE).and_then(|file| {
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES_MAX), &mut text)
+    });
+    match read {
+        Ok(_) => parse(&String::from_utf8_lossy(&text)),
+        Err(_) => parse(""),
+    }
+}
+
 /// The resolvers in the text of `/etc/resolv.conf`, or the host itself, as in the C library.
 fn parse(text: &str) -> Vec<SocketAddr> {
     let mut list: Vec<SocketAddr> = text
