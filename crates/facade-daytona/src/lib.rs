@@ -33,6 +33,7 @@ mod object_storage;
 pub mod preview;
 pub mod preview_url;
 mod request_id;
+pub mod rollout;
 mod seal;
 pub mod side;
 mod target;
@@ -60,6 +61,7 @@ use crate::{
     error::ApiError,
     object_storage::{ContextStore, Sessions},
     request_id::RequestIds,
+    rollout::Rollout,
     upstream::Upstream,
 };
 
@@ -87,6 +89,8 @@ pub struct FacadeConfig {
     pub contexts_dir: PathBuf,
     /// The real Daytona that has all other sandboxes.
     pub upstream: Option<Upstream>,
+    /// Divides new sandboxes between this server and the upstream.
+    pub rollout: Option<Rollout>,
 }
 
 impl FacadeConfig {
@@ -104,6 +108,7 @@ impl FacadeConfig {
             contexts_dir: std::env::temp_dir().join("sandboxai-contexts"),
             links: preview_url::Links::default(),
             upstream: None,
+            rollout: None,
         }
     }
 }
@@ -126,6 +131,7 @@ pub(crate) struct Facade {
     /// Snapshots that were asked for.
     pub(crate) begun: Begun,
     pub(crate) terminals: Arc<toolbox::Terminals>,
+    pub(crate) rollout: Option<Rollout>,
     /// Who may store files to build images with.
     sessions: Sessions,
     pub(crate) contexts: ContextStore,
@@ -141,6 +147,7 @@ impl Facade {
             sessions: Sessions::default(),
             contexts: ContextStore::new(config.contexts_dir.clone()),
             upstream: config.upstream.clone(),
+            rollout: config.rollout.clone(),
             config: Arc::new(config),
             waiting: Waiting::new(),
             begun: Begun::default(),
@@ -187,6 +194,7 @@ fn routes(facade: Facade) -> Router {
         .nest("/toolbox/{sandbox}", toolbox)
         .nest("/s3", object_storage::routes())
         .layer(DefaultBodyLimit::max(json_bytes_max))
+        .layer(from_fn_with_state(facade.clone(), rollout::measure))
         .layer(from_fn_with_state(facade.clone(), answer::complete))
         .with_state(facade)
 }

@@ -1,5 +1,7 @@
 //! From texts to typed values, and what must hold between them.
 
+mod rollout;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -62,6 +64,7 @@ pub(super) fn check(raw: &Raw, environment: &Environment, problems: &mut Vec<Pro
             connections_max: check.scalar("preview.connections_max", count),
             idle_timeout: check.scalar("preview.idle_timeout", duration),
         },
+        rollout: check.rollout(),
         log: Log {
             json: check.scalar("log.format", |text| one_of(text, &["text", "json"])) == "json",
             level: check.scalar("log.level", log_level),
@@ -88,10 +91,9 @@ impl Check<'_> {
         let given = self.raw.get(key);
         parse(&given.value).unwrap_or_else(|problem| {
             let entry = table::find(key).expect("checked keys are in the table");
-            let secret = entry.form == table::Form::Secrets;
             self.problems.push(Problem::Invalid {
                 key: entry.name,
-                value: if secret {
+                value: if entry.form.is_secret() {
                     String::new()
                 } else {
                     given.value.to_string()
@@ -303,14 +305,18 @@ impl Check<'_> {
     }
 }
 
-fn read_api_keys(path: &Path) -> Result<Vec<Secret>, String> {
+/// The content of a file that others may not read.
+fn read_private(path: &Path) -> Result<String, String> {
     let read = |error| format!("cannot read it: {error}");
     let mode = fs::metadata(path).map_err(read)?.permissions().mode();
     if mode & 0o007 != 0 {
         return Err("other users can read it; run `chmod o-rwx` on it".to_owned());
     }
-    let keys = fs::read_to_string(path)
-        .map_err(read)?
+    fs::read_to_string(path).map_err(read)
+}
+
+fn read_api_keys(path: &Path) -> Result<Vec<Secret>, String> {
+    let keys = read_private(path)?
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -363,6 +369,10 @@ fn count32(text: &str) -> Result<u32, String> {
         Ok(number) => Ok(number),
         Err(_) => Err("not a whole number".to_owned()),
     }
+}
+
+fn count64(text: &str) -> Result<u64, String> {
+    count32(text).map(u64::from)
 }
 
 fn one_of(text: &str, words: &[&'static str]) -> Result<&'static str, String> {

@@ -36,7 +36,8 @@ fn explained(key: &Key, raw: &Raw) -> Explained {
     let given = raw.get(key.name);
     let value = match (key.form, &given.value) {
         (Form::Secrets, super::Value::List(keys)) => format!("({} hidden)", keys.len()),
-        (Form::Secrets, _) => "(hidden)".to_owned(),
+        (Form::Secret, super::Value::Scalar(key)) if key.is_empty() => String::new(),
+        (form, _) if form.is_secret() => "(hidden)".to_owned(),
         (_, value) => value.to_string(),
     };
     Explained {

@@ -106,6 +106,25 @@ pub struct DockerEngine {
     pub network_guard: bool,
 }
 
+/// Section `rollout`, where there is an upstream.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// URL of the upstream's API.
+    pub upstream_url: String,
+    /// Key at the upstream.
+    pub upstream_key: Secret,
+    /// CA certificates that the upstream may have besides the machine's.
+    pub ca_certificates: Option<PathBuf>,
+    /// The share of new sandboxes that is made here until it is changed.
+    pub share: facade_daytona::rollout::Share,
+    /// Label by whose value new sandboxes are divided.
+    pub sticky_label: String,
+    /// How far back failures and durations count.
+    pub window: Duration,
+    /// What makes the share 0.
+    pub limits: facade_daytona::rollout::Limits,
+}
+
 /// Section `log`.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -152,6 +171,8 @@ pub struct Config {
     pub links: facade_daytona::preview_url::Links,
     /// Section `preview`, the rest.
     pub preview: crate::preview::PreviewConfig,
+    /// Section `rollout`; absent without an upstream.
+    pub rollout: Option<Rollout>,
     /// Section `log`.
     pub log: Log,
 }

@@ -50,6 +50,12 @@ pub enum Form {
     List,
     /// A list that must not be shown.
     Secrets,
+    /// A text that must not be shown.
+    Secret,
+    /// A number from 0 to 100.
+    Percent,
+    /// A number from 0 to 1.
+    Fraction,
     /// Pairs; `left=right`, separated by commas, in the environment.
     Map,
 }
@@ -77,8 +83,17 @@ impl Form {
                 .join(" or "),
             Self::List => "a list of texts".into(),
             Self::Secrets => "a list of secrets".into(),
+            Self::Secret => "a secret".into(),
+            Self::Percent => "a number from 0 to 100".into(),
+            Self::Fraction => "a number from 0 to 1".into(),
             Self::Map => "a table of texts".into(),
         }
+    }
+
+    /// Whether values must not be shown.
+    #[must_use]
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::Secrets)
     }
 }
 
@@ -414,6 +429,72 @@ pub const KEYS: &[Key] = &[
         Form::Duration,
         "1h",
         "End connections to ports on which nothing moved for so long; otherwise requests may take as long as they need.",
+    ),
+    key(
+        "rollout.upstream_url",
+        Form::Text,
+        "",
+        "URL of the API of a real Daytona, e.g. `https://app.daytona.io/api`, that this server stands in front of: sandboxes that are not here are there, and a share of new ones is made there. `http` only where the way is private, since keys pass it.",
+    ),
+    key(
+        "rollout.upstream_key",
+        Form::Secret,
+        "",
+        "Key at the upstream. Prefer `rollout.upstream_key_file`.",
+    ),
+    key(
+        "rollout.upstream_key_file",
+        Form::Path,
+        "",
+        "File with nothing but the key at the upstream. Must not be readable by others.",
+    ),
+    key(
+        "rollout.ca_certificates",
+        Form::Path,
+        "",
+        "File of CA certificates (PEM) that the upstream may have besides those that this machine trusts.",
+    ),
+    key(
+        "rollout.share",
+        Form::Percent,
+        "0",
+        "Share of new sandboxes of Daytona's protocol that is made here, percent; the rest is made at the upstream. Counts until `sandboxai rollout set` or a rollback changes it: that is remembered across restarts.",
+    ),
+    key(
+        "rollout.sticky_label",
+        Form::Text,
+        "id",
+        "Label by whose value new sandboxes are divided: the same value goes to the same side, and a higher share only moves values here. SUNA has its project in `id`. Sandboxes without it are spread evenly.",
+    ),
+    key(
+        "rollout.window",
+        Form::Duration,
+        "5m",
+        "How far back failures and durations of creations count.",
+    ),
+    key(
+        "rollout.error_rate_max",
+        Form::Fraction,
+        "0.05",
+        "When more of this server's requests, or of its creations alone, fail in the window, the share becomes 0. What is the caller's fault does not count.",
+    ),
+    key(
+        "rollout.requests_min",
+        Form::Count,
+        "20",
+        "Requests in the window without which their error rate does not count.",
+    ),
+    key(
+        "rollout.create_p95_max",
+        Form::Duration,
+        "10s",
+        "When 5 of 100 creations on this server take longer in the window, the share becomes 0.",
+    ),
+    key(
+        "rollout.creations_min",
+        Form::Count,
+        "10",
+        "Creations in the window without which neither their error rate nor their durations count.",
     ),
     key(
         "docker.host",

@@ -286,3 +286,123 @@ fn credentials_of_registries_are_read_and_never_shown() {
         "{problems}"
     );
 }
+
+/// A configuration with these keys of the section `rollout`.
+fn rollout(pairs: &[(&str, &str)]) -> Sources {
+    let flags = pairs
+        .iter()
+        .map(|(key, value)| flag(&format!("rollout.{key}"), value));
+    Sources {
+        flags: flags.collect(),
+        ..Sources::default()
+    }
+}
+
+#[test]
+fn a_rollout_needs_an_upstream_and_a_key_of_it() {
+    let url = ("upstream_url", "https://daytona.test/api");
+    let key = ("upstream_key", "dtn_0123");
+    assert!(
+        Config::load(&Sources::default())
+            .unwrap()
+            .0
+            .rollout
+            .is_none()
+    );
+    let (config, _) = Config::load(&rollout(&[url, key, ("share", "12.5")])).unwrap();
+    let found = config.rollout.unwrap();
+    assert_eq!(found.upstream_url, "https://daytona.test/api");
+    assert_eq!(found.upstream_key.reveal(), "dtn_0123");
+    assert!((found.share.percent() - 12.5).abs() < 1e-12);
+    assert_eq!(found.limits, facade_daytona::rollout::Limits::default());
+    for (given, key, told) in [
+        (
+            &[("share", "10")][..],
+            "`rollout.share`",
+            "`rollout.upstream_url`",
+        ),
+        (&[key], "`rollout.upstream_key`", "`rollout.upstream_url`"),
+        (
+            &[url],
+            "`rollout.upstream_url`",
+            "`rollout.upstream_key_file`",
+        ),
+    ] {
+        let found = problems(&rollout(given));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains(key) && found[0].contains(told),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn an_upstream_is_one_that_keys_may_be_sent_to() {
+    let load = |url: &str| {
+        Config::load(&rollout(&[("upstream_url", url), ("upstream_key", "k")]))
+            .map(|(config, _)| config.rollout.unwrap().upstream_url)
+            .map_err(|problems| problems.to_string())
+    };
+    for fine in [
+        "https://app.daytona.io/api",
+        "http://127.0.0.1:3000/api",
+        "http://[::1]:3000/api",
+        "http://localhost:3000/api",
+        "http://10.1.2.3/api",
+        "http://daytona-api:3000/api",
+        "http://daytona.internal/api",
+    ] {
+        assert_eq!(load(fine).unwrap(), fine);
+    }
+    assert_eq!(load("https://a.test/api/").unwrap(), "https://a.test/api");
+    for (bad, told) in [
+        ("http://app.daytona.io/api", "in the clear"),
+        ("http://93.184.216.34/api", "in the clear"),
+        ("app.daytona.io/api", "not an http or https URL"),
+        ("ftp://app.daytona.io/api", "not an http or https URL"),
+        ("https://key@app.daytona.io/api", "user name"),
+        ("https://app.daytona.io/api?a=b", "query"),
+        ("http://127.0.0.1:5266/api", "this server itself"),
+    ] {
+        let problem = load(bad).unwrap_err();
+        assert!(problem.contains(told), "{bad}: {problem}");
+    }
+}
+
+#[test]
+fn the_key_of_the_upstream_is_never_shown() {
+    let secret = "dtn_correct_horse";
+    let url = ("upstream_url", "https://daytona.test/api");
+    let (config, raw) = Config::load(&rollout(&[url, ("upstream_key", secret)])).unwrap();
+    let explained = serde_json::to_string(&explain::explain(&raw)).unwrap();
+    let shown = format!("{config:?} {explained}");
+    assert!(!shown.contains(secret) && shown.contains("(hidden)"));
+    let bad = problems(&rollout(&[url, ("upstream_key", "correct horse")]));
+    assert!(bad.len() == 1 && !bad[0].contains("correct"), "{bad:?}");
+}
+
+#[test]
+fn the_file_with_the_key_of_the_upstream_must_be_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let url = ("upstream_url", "https://daytona.test/api");
+    let file = ("upstream_key_file", path.to_str().unwrap());
+    let load = |more: &[(&str, &str)]| {
+        Config::load(&rollout(&[&[url, file], more].concat()))
+            .map(|(config, _)| config.rollout.unwrap().upstream_key.reveal().to_owned())
+            .map_err(|problems| problems.to_string())
+    };
+    fs::write(&path, "dtn_0123\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(load(&[]).unwrap_err().contains("chmod"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(load(&[]).unwrap(), "dtn_0123");
+    assert!(
+        load(&[("upstream_key", "x")])
+            .unwrap_err()
+            .contains("only one")
+    );
+    fs::write(&path, "\n").unwrap();
+    assert!(load(&[]).unwrap_err().contains("holds no key"));
+}

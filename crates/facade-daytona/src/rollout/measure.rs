@@ -1,0 +1,102 @@
+//! The layer that measures both sides.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+
+use super::{
+    Rollout,
+    operation::{Operation, Outcome},
+    window::Measured,
+};
+use crate::{Facade, side::Side};
+
+/// Where a creation goes, once that is decided; an extension of the request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Goes(Arc<OnceLock<Side>>);
+
+impl Goes {
+    /// Notes the side.
+    pub(crate) fn to(&self, side: Side) {
+        self.0.get_or_init(|| side);
+    }
+}
+
+/// Measures a request, where there is a rollout.
+pub(crate) async fn measure(
+    State(facade): State<Facade>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let operation = Operation::of(request.method(), request.uri().path());
+    let (Some(rollout), Some(operation)) = (&facade.rollout, operation) else {
+        return next.run(request).await;
+    };
+    let mut pending = Pending {
+        rollout,
+        operation,
+        goes: Goes::default(),
+        started: Instant::now(),
+        is_open: true,
+    };
+    request.extensions_mut().insert(pending.goes.clone());
+    let response = next.run(request).await;
+    pending.answered(&response);
+    response
+}
+
+/// A request without an answer yet. Dropped as such, it is one that the caller
+/// did not wait for, or the victim of a fault.
+struct Pending<'a> {
+    rollout: &'a Rollout,
+    operation: Operation,
+    goes: Goes,
+    started: Instant,
+    is_open: bool,
+}
+
+impl Pending<'_> {
+    fn answered(&mut self, response: &Response) {
+        self.is_open = false;
+        let side = response.extensions().get::<Side>();
+        let side = side.copied().unwrap_or(Side::SandboxAi);
+        if let Some(outcome) = Outcome::of(self.operation, response.status()) {
+            self.take_in(side, outcome, self.started.elapsed());
+        }
+    }
+
+    fn take_in(&self, side: Side, outcome: Outcome, duration: Duration) {
+        let measured = Measured {
+            operation: self.operation,
+            outcome,
+            duration,
+        };
+        self.rollout.take_in(side, &measured);
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if !self.is_open {
+            return;
+        }
+        let elapsed = self.started.elapsed();
+        if std::thread::panicking() {
+            return self.take_in(Side::SandboxAi, Outcome::Failure, elapsed);
+        }
+        // Callers give up on a creation that takes too long: it must count, or
+        // the slowest would be those that nobody sees.
+        if let Some(side) = self.goes.0.get()
+            && elapsed > self.rollout.0.config.limits.create_p95_max
+        {
+            self.take_in(*side, Outcome::Failure, elapsed);
+        }
+    }
+}
