@@ -26,6 +26,7 @@ if [ "${1:-}" = --test ]; then
     need busybox busybox-static
     need docker-registry docker-registry
     need dockerd docker.io
+    need runsc runsc
     need promtool prometheus
 fi
 if [ ${#need_packages[@]} -gt 0 ]; then

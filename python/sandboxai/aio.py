@@ -50,6 +50,7 @@ def spec_options(
     network: Optional[str],
     idle_timeout: Optional[float],
     lifetime: Optional[float],
+    runtime_class: Optional[str],
 ) -> Dict[str, Any]:
     """The optional fields of a spec as the server names them."""
     return {
@@ -59,6 +60,7 @@ def spec_options(
         "network": network,
         "idle_timeout_s": idle_timeout,
         "lifetime_s": lifetime,
+        "runtime_class": runtime_class,
     }
 
 
@@ -82,6 +84,7 @@ class AsyncSandbox:
     :param network: ``"open"`` (public internet) or ``"none"``.
     :param idle_timeout: end after so many seconds without a call.
     :param lifetime: end so many seconds after creation.
+    :param runtime_class: kind of walls, e.g. ``"runsc"``; one that the server's configuration allows.
     """
 
     def __init__(
@@ -101,13 +104,14 @@ class AsyncSandbox:
         network: Optional[str] = None,
         idle_timeout: Optional[float] = None,
         lifetime: Optional[float] = None,
+        runtime_class: Optional[str] = None,
     ) -> None:
         self.space = space
         self.name = name
         self.image = image
         self.env = env
         self.base_url = endpoint(base_url, embedded)
-        self._options = spec_options(memory_mb, cpu, pids, network, idle_timeout, lifetime)
+        self._options = spec_options(memory_mb, cpu, pids, network, idle_timeout, lifetime, runtime_class)
         self._calls = Calls(space)
         self._created = False
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator
+from typing import Any, Dict, Iterator
 
 import pytest
 
 #: How long the engine may take to start or stop, seconds.
 PATIENCE_S = 60
 IMAGE = "sandboxai-test/busybox:latest"
-PROGRAMS = "sh cat echo ls sleep id head wc sha256sum mkdir env pwd hostname touch".split()
+#: gVisor beside runc, without what needs hardware or control groups of version 2.
+DAEMON = {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--platform=ptrace", "--network=none", "--ignore-cgroups"]}}}
+PROGRAMS = "sh cat echo ls sleep id head wc sha256sum mkdir env pwd hostname touch dmesg".split()
 
 
 class Engine:
@@ -23,11 +26,13 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        (folder / "daemon.json").write_text(json.dumps(DAEMON))
         self.host = f"unix://{folder}/docker.sock"
         self.start()
 
     def start(self) -> None:
         command = ["dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
+        command += ["--config-file", f"{self.folder}/daemon.json"]
         command += ["--pidfile", f"{self.folder}/pid", "--host", self.host, "--bridge", "none"]
         # As in production: containers outlive a restart of the engine.
         command += ["--live-restore", "--iptables=false", "--ip-masq=false"]
@@ -47,6 +52,12 @@ class Engine:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(PATIENCE_S)
+
+    def inspect(self, sandbox: str) -> Dict[str, Any]:
+        """The container of a sandbox, by its id."""
+        ids = self.docker("ps", "-aq", "--filter", f"label=dev.sandboxai.id={sandbox}").stdout.decode().split()
+        (container,) = json.loads(self.docker("inspect", *ids).stdout)
+        return container
 
     def containers(self) -> str:
         return self.docker("ps", "-aq").stdout.decode().strip()

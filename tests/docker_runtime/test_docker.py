@@ -95,6 +95,56 @@ def test_pausing(docker_server: Server, box: Sandbox) -> None:
     assert box.run_shell_command("echo on").output == "on\n"
 
 
+def test_a_sandbox_keeps_the_runtime_class_that_was_chosen_for_it(engine: Engine) -> None:
+    server = Server(env={**settings(engine), "SANDBOXAI_DOCKER_RUNTIME_CLASSES": "runsc"}, ephemeral=False)
+    try:
+        box = Sandbox(server.base_url, image=IMAGE, runtime_class="runsc")
+        at = f"/spaces/default/sandboxes/{box.name}"
+
+        def check() -> None:
+            told = httpx.get(server.base_url + at, timeout=30).json()
+            assert told["spec"]["runtime_class"] == "runsc"
+            assert engine.inspect(told["uid"])["HostConfig"]["Runtime"] == "runsc"
+            inside = Sandbox.attach(box.name, server.base_url).run_shell_command("dmesg").output
+            assert "gVisor" in inside, "it is another kernel"
+
+        check()
+        assert httpx.post(f"{server.base_url}{at}/stop", timeout=60).json()["status"]["state"] == "stopped"
+        server.kill()
+        server.restart()
+        assert httpx.post(f"{server.base_url}{at}/start", timeout=60).json()["status"]["state"] == "running"
+        check()
+        listed = subprocess.run([BINARY, "--server", server.url, "ls"], check=True, capture_output=True, text=True)
+        assert listed.stdout.splitlines()[1].split()[-1] == "runsc"
+        made = subprocess.run(
+            [BINARY, "--server", server.url, "create", "--image", IMAGE, "--runtime-class", "runc"],
+            check=True, capture_output=True, text=True,
+        ).stdout.strip()  # fmt: skip
+        uid = httpx.get(f"{server.base_url}/spaces/default/sandboxes/{made}").json()["uid"]
+        assert engine.inspect(uid)["HostConfig"]["Runtime"] == "runc"
+        for name in (box.name, made):
+            assert httpx.delete(f"{server.base_url}/spaces/default/sandboxes/{name}", timeout=60).status_code == 204
+    finally:
+        server.stop()
+    server.check_log()
+
+
+def test_only_runtime_classes_on_the_list_may_be_chosen(engine: Engine, docker_server: Server, box: Sandbox) -> None:
+    uid = box.info()["uid"]
+    assert box.info()["spec"]["runtime_class"] is None
+    assert engine.inspect(uid)["HostConfig"]["Runtime"] == "runc"
+    # The engine has it; this server's list does not.
+    spec = {"image": IMAGE, "runtime_class": "runsc"}
+    answer = httpx.post(f"{docker_server.base_url}/spaces/default/sandboxes", json={"spec": spec}, timeout=60)
+    assert (answer.status_code, answer.json()["field"]) == (400, "spec.runtime_class")
+    assert answer.json()["message"].endswith("use one of these, or leave it out: runc")
+
+
+def test_a_runtime_class_that_the_engine_does_not_have_is_told_at_the_start(engine: Engine) -> None:
+    with pytest.raises(AssertionError, match="docker.runtime_classes: the engine has no runtime `kata`, it has .*runsc"):
+        Server(env={**settings(engine), "SANDBOXAI_DOCKER_RUNTIME_CLASSES": "kata"})
+
+
 def test_an_unknown_image_says_what_to_do(docker_server: Server) -> None:
     with pytest.raises(ValueError, match="docker pull"):
         Sandbox(docker_server.base_url, image="nobody/nothing")

@@ -9,6 +9,8 @@ pub(crate) struct Arguments {
     pub(crate) listen: Listen,
     /// `--cgroup-fd N`, any number: `cgroup.procs` files of the workload's cgroups.
     pub(crate) cgroups: Vec<RawFd>,
+    /// `--direct`: the agent starts programs itself, in its own cgroup.
+    pub(crate) direct: bool,
     /// `--oom-fd N`: the counter of processes killed for lack of memory.
     pub(crate) out_of_memory: Option<RawFd>,
     /// `--workdir DIR`: working directory of commands; `/` when absent.
@@ -46,17 +48,23 @@ pub(crate) fn parse(
     let mut arguments = arguments.into_iter();
     let (mut listen, mut cgroups, mut out_of_memory) = (None, Vec::new(), None);
     let mut workdir = PathBuf::from("/");
+    let mut direct = false;
     while let Some(name) = arguments.next() {
         let known = [
             "--listen-fd",
             "--listen-socket",
             "--cgroup-fd",
             "--oom-fd",
+            "--direct",
             "--workdir",
         ];
         let Some(name) = known.into_iter().find(|known| name == *known) else {
             return Err(ArgumentError::Unknown(name));
         };
+        if name == "--direct" {
+            direct = true;
+            continue;
+        }
         let value = arguments
             .next()
             .ok_or_else(|| ArgumentError::ValueMissing(name.to_owned()))?;
@@ -83,6 +91,7 @@ pub(crate) fn parse(
     Ok(Arguments {
         listen: listen.ok_or(ArgumentError::ListenMissing)?,
         cgroups,
+        direct,
         out_of_memory,
         workdir,
     })
@@ -104,14 +113,14 @@ mod tests {
             Ok(Arguments {
                 listen: Listen::Inherited(3),
                 cgroups: vec![4, 5],
+                direct: false,
                 out_of_memory: Some(6),
                 workdir: "/work".into(),
             })
         );
-        assert_eq!(
-            parse_words("--listen-socket name").unwrap().listen,
-            Listen::Socket("name".to_owned())
-        );
+        let in_container = parse_words("--listen-socket name --direct").unwrap();
+        assert_eq!(in_container.listen, Listen::Socket("name".to_owned()));
+        assert!(in_container.direct);
         assert_eq!(
             parse_words("--listen-fd 3").unwrap().workdir,
             PathBuf::from("/")

@@ -18,13 +18,3 @@ pub(crate) fn raise() -> Option<u64> {
     let _ = setrlimit(Resource::Nofile, raised);
     limit.current
 }
-
-/// Sets the limit of this process, and of what it starts.
-pub(crate) fn set(current: u64) {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let limit = Rlimit {
-        current: Some(current),
-        maximum,
-    };
-    let _ = setrlimit(Resource::Nofile, limit);
-}

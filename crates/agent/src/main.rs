@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! sandboxai-agent --listen-fd N [--cgroup-fd N]... [--oom-fd N] --workdir DIR
-//! sandboxai-agent --listen-socket NAME --workdir DIR
+//! sandboxai-agent --listen-socket NAME [--direct] --workdir DIR
 //! sandboxai-agent --relay NAME
 //! ```
 //!
@@ -67,10 +67,10 @@ fn main() -> ExitCode {
     sys::process::frugal_allocator(MAPPED_BYTES_MIN);
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if let [option, descriptors] = arguments.as_slice()
+    if let [option] = arguments.as_slice()
         && option == spawn::server::ARGUMENT
     {
-        return spawn::server::run(descriptors.to_str().and_then(|text| text.parse().ok()));
+        return spawn::server::run();
     }
     if let [option, name] = arguments.as_slice()
         && option == relay::ARGUMENT
@@ -117,7 +117,7 @@ fn serve(arguments: Arguments) -> io::Result<()> {
         .map(take)
         .collect::<io::Result<_>>()?;
     let out_of_memory = arguments.out_of_memory.map(take).transpose()?;
-    let descriptors = limits::raise();
+    let open_files = limits::raise();
     // What else was inherited by mistake goes to nobody.
     let _ = sys::process::close_on_exec_from(3);
     // The image may lack the folder its commands are to run in.
@@ -126,8 +126,12 @@ fn serve(arguments: Arguments) -> io::Result<()> {
         // In a sandbox whose first process is another one, orphans come here nevertheless.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     }
+    let reaper = Reaper::start()?;
     let context = Arc::new(Context {
-        spawner: Spawner::new(Reaper::start()?, cgroups, descriptors),
+        spawner: match arguments.direct {
+            true => Spawner::direct(reaper, open_files),
+            false => Spawner::new(reaper, cgroups, open_files),
+        },
         collector: Collector::new()?,
         kept: Arc::default(),
         out_of_memory: OutOfMemory::new(out_of_memory),

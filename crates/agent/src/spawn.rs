@@ -17,9 +17,13 @@
 //! The spawner is at the mercy of the workload: it may be killed or stopped at
 //! any time. It knows nothing worth taking, every wait for it has a deadline,
 //! and a new one is started when it is gone.
+//!
+//! Where the workload has no cgroup of its own (in a container, which has one for
+//! everything inside), there is no spawner: the agent starts programs itself. This
+//! also spares `CLONE_PARENT`, which gVisor does not have.
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::OsString,
     io,
     os::fd::{AsFd, OwnedFd, RawFd},
     path::PathBuf,
@@ -31,7 +35,7 @@ use agent_protocol::{Failure, FailureKind};
 use rustix::process::{Pid, Signal};
 use sys::process::SpawnStep;
 
-use self::socket::Answer;
+use self::{server::Parent, socket::Answer};
 use crate::{
     account::User,
     reaper::{ExitWaiter, Reaper},
@@ -165,7 +169,9 @@ pub(crate) struct Spawner {
     /// The workload's `cgroup.procs` files.
     cgroups: Vec<OwnedFd>,
     /// How many files programs may have open; as the agent when absent.
-    descriptors: Option<u64>,
+    open_files: Option<u64>,
+    /// Whether the agent starts programs itself.
+    is_direct: bool,
     /// The spawner's process, when there is one.
     server: Mutex<Option<Server>>,
 }
@@ -188,23 +194,28 @@ impl Spawner {
     /// A spawner whose programs belong to these cgroups (none: to the agent's own) and may have so
     /// many files open.
     /// Its process is started on first use or by [`Spawner::warm_up`].
-    pub(crate) fn new(
-        reaper: Arc<Reaper>,
-        cgroups: Vec<OwnedFd>,
-        descriptors: Option<u64>,
-    ) -> Self {
+    pub(crate) fn new(reaper: Arc<Reaper>, cgroups: Vec<OwnedFd>, open_files: Option<u64>) -> Self {
         Self {
             reaper,
             cgroups,
-            descriptors,
+            open_files,
+            is_direct: false,
             server: Mutex::new(None),
+        }
+    }
+
+    /// One without a process of its own: programs are like the agent's other children.
+    pub(crate) fn direct(reaper: Arc<Reaper>, open_files: Option<u64>) -> Self {
+        Self {
+            is_direct: true,
+            ..Self::new(reaper, Vec::new(), open_files)
         }
     }
 
     /// Starts the spawner's process, so that the first program need not wait for it.
     pub(crate) fn warm_up(&self) -> Result<(), SpawnError> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        if server.is_none() {
+        if server.is_none() && !self.is_direct {
             *server = Some(self.start_server()?);
         }
         Ok(())
@@ -216,6 +227,9 @@ impl Spawner {
     /// With what is wrong with the program, or which limit is reached.
     pub(crate) fn spawn(&self, spec: SpawnSpec) -> Result<Child, SpawnError> {
         let message = wire::encode(&spec)?;
+        if self.is_direct {
+            return self.spawn_directly(&spec, &message);
+        }
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         let descriptors = spec.descriptors();
         loop {
@@ -257,16 +271,24 @@ impl Spawner {
         }
     }
 
+    fn spawn_directly(&self, spec: &SpawnSpec, message: &[u8]) -> Result<Child, SpawnError> {
+        let descriptors = spec.descriptors();
+        let descriptors: Vec<_> = descriptors.iter().map(|(file, _)| file.as_fd()).collect();
+        let spawning = self.reaper.begin();
+        let pid = server::start(message, &descriptors, Parent::Caller, self.open_files)
+            .map_err(|(step, errno)| classify(spec, step, io::Error::from_raw_os_error(errno)))?;
+        let exit = spawning.register(pid).map_err(SpawnError::SpawnerLost)?;
+        let reaper = Arc::clone(&self.reaper);
+        Ok(Child { pid, exit, reaper })
+    }
+
     fn start_server(&self) -> Result<Server, SpawnError> {
         let start = || -> io::Result<Server> {
             let (socket, theirs) = socket::pair(SPAWN_TIMEOUT)?;
             let cgroups: Vec<_> = self.cgroups.iter().map(AsFd::as_fd).collect();
             let spawning = self.reaper.begin();
-            let descriptors = self.descriptors.map_or_else(String::new, |n| n.to_string());
-            let descriptors = CString::new(descriptors)?;
-            let program = server::program(theirs.as_fd(), &cgroups);
-            let arguments = server::arguments(&descriptors);
-            let pid = sys::process::spawn(&program.borrow(&arguments))
+            let program = server::program(theirs.as_fd(), &cgroups, self.open_files);
+            let pid = sys::process::spawn(&program.borrow())
                 .map_err(|error| io::Error::other(error.to_string()))?;
             let exit = spawning.register(pid)?;
             let reaper = Arc::clone(&self.reaper);

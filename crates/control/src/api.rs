@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use sandbox::{EndReason, Id, Image, Limits, Name, NetworkMode, Space, Spec, State, StepTime};
+use sandbox::{
+    EndReason, Id, Image, Limits, Name, NetworkMode, RuntimeClass, Space, Spec, State, StepTime,
+};
 
 pub use agent_protocol::{
     Cell, CellEnd, CellStatus, Command, Entry, EntryKind, Exec, Exit, KernelInfo, Match,
@@ -67,6 +69,8 @@ pub struct Create {
     pub pids: Option<u32>,
     /// Network mode.
     pub network: Option<NetworkMode>,
+    /// Runtime class.
+    pub runtime_class: Option<RuntimeClass>,
     /// Idle timeout.
     pub idle_timeout: Option<Duration>,
     /// Maximum lifetime.

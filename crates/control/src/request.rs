@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sandbox::{Capabilities, Error, Image, Lease, Limits, NetworkMode, Result, Spec};
+use sandbox::{Capabilities, Error, Image, Lease, Limits, NetworkMode, Result, RuntimeClass, Spec};
 use sha2::{Digest, Sha256};
 
 use crate::{Config, Create, Resize, registry::Fingerprint};
@@ -65,6 +65,7 @@ pub(crate) fn plan(create: &Create, config: &Config, capabilities: &Capabilities
                 .filter(|_| capabilities.archive.is_ok()),
             delete_after_stop: create.delete_after_stop,
         })?,
+        runtime_class: runtime_class(create.runtime_class.as_ref(), capabilities)?,
     };
     Ok(Plan {
         image_requested,
@@ -223,6 +224,32 @@ fn network(
     }
 }
 
+/// The runtime class that is wanted, if it may be chosen.
+fn runtime_class(
+    wanted: Option<&RuntimeClass>,
+    capabilities: &Capabilities,
+) -> Result<Option<RuntimeClass>> {
+    let Some(wanted) = wanted else {
+        return Ok(None);
+    };
+    let classes = match &capabilities.runtime_classes {
+        Ok(classes) => classes,
+        Err(why) => {
+            return Err(Error::invalid(format!(
+                "field `runtime_class`: {why}; leave it out"
+            )));
+        }
+    };
+    if classes.contains(wanted) {
+        return Ok(Some(wanted.clone()));
+    }
+    let classes: Vec<&str> = classes.iter().map(RuntimeClass::as_str).collect();
+    Err(Error::invalid(format!(
+        "field `runtime_class`: \"{wanted}\" may not be chosen; use one of these, or leave it out: {}",
+        classes.join(", ")
+    )))
+}
+
 /// Checks a lease; only ending may come at once after stopping.
 ///
 /// # Errors
@@ -326,6 +353,10 @@ pub(crate) fn fingerprint(create: &Create) -> Fingerprint {
             text(millis(time).as_deref());
         }
     }
+    if let Some(class) = &create.runtime_class {
+        text(Some("runtime_class"));
+        text(Some(class.as_str()));
+    }
     digest.finalize().into()
 }
 
@@ -345,6 +376,7 @@ mod tests {
             limits: Ok(()),
             pause: Ok(()),
             archive: Ok(()),
+            runtime_classes: Ok(vec!["runc".parse().unwrap(), "runsc".parse().unwrap()]),
         }
     }
 
@@ -397,6 +429,30 @@ mod tests {
             ..Create::default()
         };
         assert!(refused(&key).contains("idempotency key"));
+    }
+
+    #[test]
+    fn only_what_is_on_the_list_may_be_chosen_as_runtime_class() {
+        let of = |class: &str| Create {
+            runtime_class: Some(class.parse().unwrap()),
+            ..Create::default()
+        };
+        let chosen = plan(&of("runsc"), &config(), &capabilities()).unwrap();
+        let class = chosen.spec.runtime_class.unwrap();
+        assert_eq!(class.as_str(), "runsc");
+        let told = refused(&of("kata"));
+        assert!(told.contains("field `runtime_class`: \"kata\""), "{told}");
+        assert!(told.contains("runc, runsc"), "{told}");
+        let none = Capabilities {
+            runtime_classes: Err("all sandboxes are alike here".to_owned()),
+            ..capabilities()
+        };
+        let error = plan(&of("runsc"), &config(), &none).unwrap_err();
+        assert_eq!(error.kind, sandbox::Kind::InvalidRequest);
+        assert!(error.message.contains("alike here; leave it out"));
+        assert!(plan(&Create::default(), &config(), &none).is_ok());
+        assert_ne!(fingerprint(&of("runsc")), fingerprint(&of("runc")));
+        assert_ne!(fingerprint(&of("runsc")), fingerprint(&Create::default()));
     }
 
     #[test]

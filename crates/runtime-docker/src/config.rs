@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sandbox::RuntimeClass;
+
 /// Configuration of the runtime.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -14,7 +16,9 @@ pub struct Config {
     /// The agent, a static program.
     pub agent: &'static [u8],
     /// OCI runtime of the containers, e.g. `runsc` or `kata`; the engine's default when absent.
-    pub oci_runtime: Option<String>,
+    pub oci_runtime: Option<RuntimeClass>,
+    /// OCI runtimes that a sandbox may have instead, by its runtime class.
+    pub runtime_classes: Vec<RuntimeClass>,
     /// A seccomp profile in the engine's JSON format; the engine's own when absent.
     pub seccomp_profile: Option<PathBuf>,
     /// What limits what sandboxes in mode `open` reach.

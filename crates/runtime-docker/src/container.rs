@@ -67,7 +67,7 @@ pub(crate) fn body(
         hostname: Some(id.as_str().chars().take(12).collect()),
         entrypoint: Some(vec![AGENT.to_owned()]),
         cmd: Some(
-            ["--listen-socket", SOCKET, "--workdir", workdir]
+            ["--listen-socket", SOCKET, "--direct", "--workdir", workdir]
                 .map(str::to_owned)
                 .to_vec(),
         ),
@@ -99,7 +99,11 @@ pub(crate) fn body(
                 typ: Some("none".to_owned()),
                 config: None,
             }),
-            runtime: config.oci_runtime.clone(),
+            runtime: spec
+                .runtime_class
+                .as_ref()
+                .or(config.oci_runtime.as_ref())
+                .map(ToString::to_string),
             publish_all_ports: Some(false),
             privileged: Some(false),
             init: Some(false),
@@ -127,13 +131,14 @@ mod tests {
     use super::*;
     use sandbox::Lease;
 
-    fn wanted(network: NetworkMode) -> ContainerCreateBody {
+    fn wanted(network: NetworkMode, class: Option<&str>) -> ContainerCreateBody {
         let config = Config {
             host: String::new(),
             scope: "test".to_owned(),
             run_dir: "/run".into(),
             agent: b"",
-            oci_runtime: Some("runsc".to_owned()),
+            oci_runtime: Some("runsc".parse().unwrap()),
+            runtime_classes: Vec::new(),
             seccomp_profile: None,
             guard: crate::Guard::Set,
         };
@@ -143,6 +148,7 @@ mod tests {
             limits: Limits::default(),
             network,
             lease: Lease::default(),
+            runtime_class: class.map(|class| class.parse().unwrap()),
         };
         let id = "abcdefghijkmnpqrstuvwxyz23".parse().unwrap();
         body(&config, &id, &spec, "/run/agent", "/workspace", Some("{}"))
@@ -150,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_walls_are_in_the_request() {
-        let host = wanted(NetworkMode::None).host_config.unwrap();
+        let host = wanted(NetworkMode::None, None).host_config.unwrap();
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         assert_eq!(
@@ -182,10 +188,11 @@ mod tests {
 
     #[test]
     fn the_agent_is_the_first_process_and_the_environment_goes_as_it_is() {
-        let body = wanted(NetworkMode::Open);
+        let body = wanted(NetworkMode::Open, Some("kata"));
         assert_eq!(body.entrypoint, Some(vec![AGENT.to_owned()]));
         assert_eq!(body.env, Some(vec!["A=b c".to_owned()]));
         let host = body.host_config.unwrap();
         assert_eq!(host.network_mode.as_deref(), Some(OPEN_NETWORK));
+        assert_eq!(host.runtime.as_deref(), Some("kata"));
     }
 }

@@ -1,7 +1,7 @@
 //! The runtime: asks the engine.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ use bollard::{
 use futures_util::StreamExt as _;
 use sandbox::{
     AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Images, Limits, Result,
-    Runtime, Spec, StepTime, Usage,
+    Runtime, RuntimeClass, Spec, StepTime, Usage,
 };
 use tokio::{
     sync::OwnedMutexGuard,
@@ -59,6 +59,8 @@ const NO_ARCHIVE: &str =
     "the docker runtime does not archive; leave the sandbox stopped, or make an image of it";
 /// The option of a network that names its bridge.
 const BRIDGE_OPTION: &str = "com.docker.network.bridge.name";
+/// What names of shims begin with.
+const CONTAINERD_SHIM: &str = "io.containerd.";
 /// Where commands start in an image that does not say.
 const WORKDIR: &str = "/workspace";
 
@@ -115,6 +117,7 @@ impl Docker {
         if let Err(reason) = &network_open {
             tracing::warn!(reason, "sandboxes have no network");
         }
+        let runtime_classes = runtime_classes(&engine, &config).await?;
         Ok(Self {
             engine,
             config,
@@ -127,6 +130,7 @@ impl Docker {
                 limits: Ok(()),
                 pause: Ok(()),
                 archive: Err(NO_ARCHIVE.to_owned()),
+                runtime_classes: Ok(runtime_classes),
             },
         })
     }
@@ -322,6 +326,42 @@ async fn open_network(engine: &bollard::Docker, guard: &Guard) -> std::result::R
             "the engine's bridge {BRIDGE} is not on this host, so what sandboxes reach cannot be limited here; with `docker.network_guard = false` the engine's network decides"
         )),
     }
+}
+
+/// The runtime classes that may be chosen: the default one and those that are configured.
+///
+/// # Errors
+/// `InvalidRequest` when the engine does not have one of them.
+async fn runtime_classes(engine: &bollard::Docker, config: &Config) -> Result<Vec<RuntimeClass>> {
+    let told = engine
+        .info()
+        .await
+        .map_err(|error| failed("ask the engine for its runtimes", error))?;
+    let has: BTreeSet<String> = told.runtimes.unwrap_or_default().into_keys().collect();
+    let wanted = config
+        .oci_runtime
+        .iter()
+        .map(|class| ("oci_runtime", class));
+    let more = config.runtime_classes.iter();
+    for (key, class) in wanted.chain(more.map(|class| ("runtime_classes", class))) {
+        // The engine finds shims of containerd by their names, without telling them.
+        if !has.contains(class.as_str()) && !class.as_str().starts_with(CONTAINERD_SHIM) {
+            return Err(Error::invalid(format!(
+                "docker.{key}: the engine has no runtime `{class}`, it has {}; add it to `runtimes` in its daemon.json",
+                Vec::from_iter(has).join(", ")
+            )));
+        }
+    }
+    let default = config.oci_runtime.clone();
+    let default = default.or_else(|| told.default_runtime?.parse().ok());
+    let all = default.into_iter().chain(config.runtime_classes.clone());
+    let mut classes = Vec::new();
+    for class in all {
+        if !classes.contains(&class) {
+            classes.push(class);
+        }
+    }
+    Ok(classes)
 }
 
 /// The network of sandboxes that may reach the internet; they cannot reach each other.

@@ -29,6 +29,7 @@ async fn docker(scope: &str) -> (Docker, Spec, tempfile::TempDir) {
             .unwrap()
             .leak(),
         oci_runtime: None,
+        runtime_classes: Vec::new(),
         seccomp_profile: None,
         guard: Guard::Off,
     };
@@ -42,6 +43,7 @@ async fn docker(scope: &str) -> (Docker, Spec, tempfile::TempDir) {
         },
         network: NetworkMode::None,
         lease: Lease::default(),
+        runtime_class: None,
     };
     (Docker::start(config).await.unwrap(), spec, run_dir)
 }

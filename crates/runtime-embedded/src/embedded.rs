@@ -39,6 +39,8 @@ use crate::{
 };
 
 /// How long the spawner may take for what neither makes nor ends a sandbox.
+/// Why no runtime class can be chosen.
+const NO_CLASSES: &str = "the embedded runtime has one kind of walls for all sandboxes; classes need `server.runtime = \"docker\"`";
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// How long cleaning up after crashes may take; files are removed later.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(120);
@@ -96,6 +98,7 @@ impl Embedded {
                 limits: cgroups.limits(),
                 pause: cgroups.pause(),
                 archive: Ok(()),
+                runtime_classes: Err(NO_CLASSES.to_owned()),
             },
             network: config.network,
             cgroups,

@@ -22,5 +22,5 @@ pub use limits::{Limits, Usage};
 pub use runtime::{
     AgentStream, ByteStream, Capabilities, Condition, Created, Ended, Found, Runtime, StepTime,
 };
-pub use spec::{Image, Lease, NetworkMode, Spec};
+pub use spec::{Image, Lease, NetworkMode, RuntimeClass, Spec};
 pub use state::{EndReason, State};

@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Id, Images, Limits, Result, Spec, Usage};
+use crate::{Id, Images, Limits, Result, RuntimeClass, Spec, Usage};
 
 /// A byte stream in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -81,6 +81,8 @@ pub struct Capabilities {
     pub pause: std::result::Result<(), String>,
     /// Whether a stopped sandbox can be archived, or why not.
     pub archive: std::result::Result<(), String>,
+    /// The runtime classes that may be chosen, or why none may.
+    pub runtime_classes: std::result::Result<Vec<RuntimeClass>, String>,
 }
 
 impl fmt::Debug for Capabilities {
@@ -91,6 +93,7 @@ impl fmt::Debug for Capabilities {
             .field("limits", &self.limits)
             .field("pause", &self.pause)
             .field("archive", &self.archive)
+            .field("runtime_classes", &self.runtime_classes)
             .finish()
     }
 }

@@ -93,6 +93,46 @@ impl FromStr for NetworkMode {
     }
 }
 
+/// Which kind of walls a sandbox has, by a name that the runtime knows, e.g. `runsc`
+/// or `kata` (an OCI runtime of a Docker engine).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuntimeClass(String);
+
+/// Longest name of a runtime class accepted.
+const RUNTIME_CLASS_CHARS_MAX: usize = 63;
+
+impl RuntimeClass {
+    /// The name as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RuntimeClass {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let is_name = (1..=RUNTIME_CLASS_CHARS_MAX).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        if is_name {
+            return Ok(Self(text.to_owned()));
+        }
+        let shown: String = text.chars().take(80).collect();
+        Err(Error::invalid(format!(
+            "field `runtime_class`: {shown:?} is not the name of a runtime class; use 1 to {RUNTIME_CLASS_CHARS_MAX} letters, digits, '-', '_' or '.', beginning with a letter or digit"
+        )))
+    }
+}
+
+impl fmt::Display for RuntimeClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// When a sandbox ends by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
@@ -141,6 +181,8 @@ pub struct Spec {
     pub network: NetworkMode,
     /// When it ends by itself.
     pub lease: Lease,
+    /// Its runtime class; the runtime's default when absent.
+    pub runtime_class: Option<RuntimeClass>,
 }
 
 #[cfg(test)]
@@ -163,6 +205,18 @@ mod tests {
             parts("localhost:5000/a"),
             ("localhost:5000/a".into(), "latest".into())
         );
+    }
+
+    #[test]
+    fn names_of_runtime_classes_are_single_words() {
+        for good in ["runsc", "kata", "io.containerd.kata.v2", "crun-1_2"] {
+            assert_eq!(good.parse::<RuntimeClass>().unwrap().as_str(), good);
+        }
+        let long = "x".repeat(64);
+        for bad in ["", "-x", "a b", "../runc", "a/b", "ü", "a\0", &long] {
+            let error = bad.parse::<RuntimeClass>().unwrap_err();
+            assert!(error.message.contains("`runtime_class`"), "{bad:?}");
+        }
     }
 
     #[test]

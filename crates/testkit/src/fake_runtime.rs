@@ -287,6 +287,7 @@ impl Runtime for FakeRuntime {
             limits: Ok(()),
             pause: Ok(()),
             archive: Ok(()),
+            runtime_classes: Ok(vec!["fake".parse().expect("a valid name")]),
         }
     }
 
@@ -530,6 +531,7 @@ mod tests {
             limits: sandbox::Limits::default(),
             network: sandbox::NetworkMode::None,
             lease: sandbox::Lease::default(),
+            runtime_class: None,
         };
         crate::check_runtime(&FakeRuntime::new(), &spec)
             .await

@@ -54,6 +54,11 @@ def test_errors_have_one_base_and_say_what_to_do(server: Server, shared_box: San
         Sandbox()
 
 
+def test_the_embedded_runtime_has_no_runtime_classes(server: Server) -> None:
+    with pytest.raises(ValueError, match="`spec.runtime_class`: the embedded runtime has one kind of walls"):
+        Sandbox(server.base_url, runtime_class="runsc")
+
+
 def test_a_deleted_sandbox_tells_why_it_is_gone(server: Server) -> None:
     box = Sandbox(server.base_url)
     name = box.name or ""

@@ -7,10 +7,10 @@ use std::{
     process::ExitCode,
 };
 
+use rustix::process::Pid;
 use sys::process::{Program, SpawnStep, UserIds};
 
 use super::{DEFAULT_PATH, socket, wire};
-use crate::limits;
 
 /// The argument that makes this program the spawner.
 pub(crate) const ARGUMENT: &str = "--spawner";
@@ -29,33 +29,32 @@ const CANDIDATES_MAX: usize = 64;
 pub(super) struct ServerProgram<'a> {
     descriptors: [(BorrowedFd<'a>, RawFd); 1],
     cgroups: &'a [BorrowedFd<'a>],
+    open_files: Option<u64>,
 }
 
 pub(super) fn program<'a>(
     socket: BorrowedFd<'a>,
     cgroups: &'a [BorrowedFd<'a>],
+    open_files: Option<u64>,
 ) -> ServerProgram<'a> {
     ServerProgram {
         descriptors: [(socket, SOCKET)],
         cgroups,
+        open_files,
     }
 }
 
-/// The command line of a spawner whose programs may have so many files open.
-pub(super) fn arguments(descriptors: &CStr) -> [&CStr; 3] {
-    [c"sandboxai-agent", c"--spawner", descriptors]
-}
-
 impl ServerProgram<'_> {
-    pub(super) fn borrow<'a>(&'a self, arguments: &'a [&'a CStr]) -> Program<'a> {
+    pub(super) fn borrow(&self) -> Program<'_> {
         Program {
             candidates: &[c"/proc/self/exe"],
-            arguments,
+            arguments: &[c"sandboxai-agent", c"--spawner"],
             environment: &[],
             directory: Some(c"/"),
             descriptors: &self.descriptors,
             cgroups: self.cgroups,
             oom_score_adj: None,
+            open_files: self.open_files,
             new_session: true,
             sibling: false,
             user: None,
@@ -66,14 +65,13 @@ impl ServerProgram<'_> {
 }
 
 /// Serves until the agent is gone.
-pub(crate) fn run(descriptors: Option<u64>) -> ExitCode {
-    if let Some(descriptors) = descriptors {
-        limits::set(descriptors);
-    }
+pub(crate) fn run() -> ExitCode {
     let serve = || -> io::Result<()> {
         let socket = sys::process::take_inherited(SOCKET)?;
         while let Some((message, descriptors)) = socket::receive(&socket)? {
-            socket::send_answer(&socket, start(&socket, &message, &descriptors))?;
+            let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            let started = start(&message, &descriptors, Parent::Agent(&socket), None);
+            socket::send_answer(&socket, started.map(drop))?;
         }
         Ok(())
     };
@@ -83,11 +81,25 @@ pub(crate) fn run(descriptors: Option<u64>) -> ExitCode {
     }
 }
 
-fn start(
-    socket: &OwnedFd,
+/// Whose child a program becomes.
+#[derive(Clone, Copy)]
+pub(super) enum Parent<'a> {
+    /// The process that starts it.
+    Caller,
+    /// The agent, as whose spawner this process starts it; the program says its number there.
+    Agent(&'a OwnedFd),
+}
+
+/// Starts the program of a message.
+///
+/// # Errors
+/// The step that failed, and the OS error.
+pub(super) fn start(
     message: &[u8],
-    descriptors: &[OwnedFd],
-) -> Result<(), (SpawnStep, i32)> {
+    descriptors: &[BorrowedFd<'_>],
+    parent: Parent<'_>,
+    open_files: Option<u64>,
+) -> Result<Pid, (SpawnStep, i32)> {
     let malformed = (SpawnStep::Clone, rustix::io::Errno::INVAL.raw_os_error());
     let message = wire::decode(message).ok_or(malformed)?;
     if message.targets.len() != descriptors.len() {
@@ -105,9 +117,13 @@ fn start(
     let candidates = candidates(&message);
     let descriptors: Vec<_> = descriptors
         .iter()
-        .map(AsFd::as_fd)
+        .copied()
         .zip(message.targets.iter().copied())
         .collect();
+    let announce = match parent {
+        Parent::Caller => None,
+        Parent::Agent(socket) => Some(socket.as_fd()),
+    };
     let program = Program {
         candidates: &texts(&candidates),
         arguments: &texts(&message.argv),
@@ -116,14 +132,14 @@ fn start(
         descriptors: &descriptors,
         cgroups: &[],
         oom_score_adj: Some(OOM_SCORE_ADJ),
+        open_files,
         new_session: true,
-        sibling: true,
+        sibling: announce.is_some(),
         user,
         terminal: message.terminal,
-        announce: Some(socket.as_fd()),
+        announce,
     };
-    // Its number was announced by itself.
-    sys::process::spawn(&program).map(drop).map_err(|error| {
+    sys::process::spawn(&program).map_err(|error| {
         let errno = error.source.raw_os_error();
         (error.step, errno.unwrap_or(malformed.1))
     })

@@ -71,6 +71,7 @@ impl Agent {
             descriptors: &passed,
             cgroups: &[],
             oom_score_adj: None,
+            open_files: None,
             new_session: true,
             sibling: false,
             user: None,

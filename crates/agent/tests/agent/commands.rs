@@ -27,6 +27,26 @@ fn merged_output_keeps_its_order() {
 }
 
 #[test]
+fn an_agent_without_a_spawner_starts_programs_itself() {
+    let agent = Agent::start_with(&[c"--direct"], &[]);
+    let ran = agent.shell("echo out; echo err >&2; exit 7");
+    assert_eq!((ran.text(), &*ran.stderr), ("out\n", &b"err\n"[..]));
+    assert_eq!(ran.exit.code, 7);
+    let parent = agent.shell("echo $PPID");
+    assert_eq!(parent.text().trim(), agent.pid.to_string());
+    let failure = agent.connect().run(&argv(&["no-such-program"]));
+    assert_eq!(failure.unwrap_err().kind, FailureKind::NotFound);
+    // As with one: not what the agent allows itself.
+    let own = std::process::Command::new("sh")
+        .args(["-c", "ulimit -Sn; ulimit -Hn"])
+        .output()
+        .unwrap();
+    let own = String::from_utf8(own.stdout).unwrap();
+    assert_eq!(agent.shell("ulimit -Sn; ulimit -Hn").text(), own);
+    assert!(agent.shell("(sleep 0.1; exit 3) & wait $!").exit.code == 3);
+}
+
+#[test]
 fn a_signal_ends_as_shells_report_it() {
     let ran = Agent::start().shell("kill -TERM $$");
     assert_eq!((ran.exit.code, ran.exit.signal), (143, Some(15)));

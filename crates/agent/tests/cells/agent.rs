@@ -87,6 +87,7 @@ impl Agent {
             descriptors: &descriptors,
             cgroups: &[],
             oom_score_adj: None,
+            open_files: None,
             new_session: true,
             sibling: false,
             user: None,

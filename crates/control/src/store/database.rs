@@ -8,7 +8,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
-use sandbox::{Id, Lease, Limits, State};
+use sandbox::{Id, Lease, Limits, RuntimeClass, State};
 
 use super::{Change, Memory, Note, StoreError, rows, schema::MIGRATIONS};
 use crate::{EventRecord, Sandbox, Tombstone, lifecycle::final_state, registry::KeyUse};
@@ -295,8 +295,8 @@ fn insert(transaction: &Transaction<'_>, sandbox: &Sandbox) -> rusqlite::Result<
             "INSERT INTO sandboxes (id, space, name, image_requested, image, env, memory_bytes, \
              cpu_millis, pids, network, idle_ms, lifetime_ms, state, created_ms, active_ms, \
              labels, annotations, stop_idle_ms, pause_idle_ms, archive_stopped_ms, \
-             delete_stopped_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-             ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+             delete_stopped_ms, runtime_class) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+             ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
         )?
         .execute(params![
             sandbox.id.as_str(),
@@ -320,6 +320,7 @@ fn insert(transaction: &Transaction<'_>, sandbox: &Sandbox) -> rusqlite::Result<
             spec.lease.pause_after_idle.map(rows::millis),
             spec.lease.archive_after_stop.map(rows::millis),
             spec.lease.delete_after_stop.map(rows::millis),
+            spec.runtime_class.as_ref().map(RuntimeClass::as_str),
         ])?;
     Ok(())
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
-use rusqlite::{Row, types::Type};
+use rusqlite::{
+    Row,
+    types::{Type, ValueRef},
+};
 use sandbox::{EndReason, Lease, Limits, Spec, State};
 
 use super::Stored;
@@ -12,7 +15,7 @@ use crate::{EventRecord, Sandbox, Stop, Tombstone, registry::KeyUse};
 pub(super) const SANDBOX_COLUMNS: &str = "id, space, name, image_requested, image, env, \
     memory_bytes, cpu_millis, pids, network, idle_ms, lifetime_ms, state, created_ms, active_ms, \
     end_reason, end_detail, ended_ms, labels, annotations, stop_idle_ms, pause_idle_ms, \
-    archive_stopped_ms, delete_stopped_ms, stopped_ms, fault";
+    archive_stopped_ms, delete_stopped_ms, stopped_ms, fault, runtime_class";
 
 /// The columns that [`key`] reads, in their order.
 pub(super) const KEY_COLUMNS: &str = "space, key, fingerprint, sandbox, name, created_ms";
@@ -122,6 +125,10 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
                 pause_after_idle: duration(row, 21)?,
                 archive_after_stop: duration(row, 22)?,
                 delete_after_stop: duration(row, 23)?,
+            },
+            runtime_class: match row.get_ref(26)? {
+                ValueRef::Null => None,
+                _ => Some(parsed(row, 26)?),
             },
         },
         labels: map(row, 18)?,

@@ -55,4 +55,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE sandboxes ADD COLUMN stopped_ms INTEGER;
     ALTER TABLE sandboxes ADD COLUMN fault TEXT;
 ",
+    "
+    ALTER TABLE sandboxes ADD COLUMN runtime_class TEXT;
+",
 ];

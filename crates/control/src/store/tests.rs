@@ -22,6 +22,7 @@ fn sandbox(name: &str) -> Sandbox {
                 delete_after_stop: Some(Duration::ZERO),
                 ..Lease::default()
             },
+            runtime_class: Some("runsc".parse().unwrap()),
         },
         labels: BTreeMap::from([("team".to_owned(), "ü".to_owned())]),
         annotations: BTreeMap::from([("token".to_owned(), "secret".to_owned())]),
@@ -294,6 +295,7 @@ async fn a_store_from_before_sandboxes_could_be_stopped_is_brought_up_to_date() 
     let found = &memory.sandboxes[0].sandbox;
     assert_eq!((&found.id, found.state), (&old.id, State::Running));
     assert!(found.labels.is_empty() && found.annotations.is_empty());
+    assert_eq!(found.spec.runtime_class, None);
     let lifetime_max = Some(Duration::from_secs(5));
     let lease = Lease {
         lifetime_max,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName};
-use sandbox::{Error, Name, NetworkMode, Space};
+use sandbox::{Error, Name, NetworkMode, RuntimeClass, Space};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -57,6 +57,9 @@ struct SpecRequest {
     /// What it can reach: `open` (the public internet) or `none`.
     #[schema(example = "open")]
     network: Option<String>,
+    /// Runtime class, one of those that the server's configuration allows.
+    #[schema(example = "runsc")]
+    runtime_class: Option<String>,
     /// End after so many seconds without a request.
     idle_timeout_s: Option<f64>,
     /// End so many seconds after creation.
@@ -103,6 +106,11 @@ impl CreateSandboxRequest {
                 .map(|network| network.parse::<NetworkMode>())
                 .transpose()
                 .map_err(renamed)?,
+            runtime_class: spec
+                .runtime_class
+                .map(|class| class.parse::<RuntimeClass>())
+                .transpose()
+                .map_err(renamed)?,
             idle_timeout: lease("spec.idle_timeout_s", spec.idle_timeout_s)?,
             lifetime_max: lease("spec.lifetime_s", spec.lifetime_s)?,
             stop_after_idle: lease("spec.stop_after_idle_s", spec.stop_after_idle_s)?,
@@ -121,13 +129,14 @@ impl CreateSandboxRequest {
 
 /// The fields of [`control::Create`] in the words of a request, with the unit
 /// where that is another.
-const FIELDS: [(&str, &str, &str); 12] = [
+const FIELDS: [(&str, &str, &str); 13] = [
     ("image", "spec.image", ""),
     ("env", "spec.env", ""),
     ("memory_bytes", "spec.memory_mb", "in bytes, "),
     ("cpu_millis", "spec.cpu", "in thousandths of a CPU, "),
     ("pids", "spec.pids", ""),
     ("network", "spec.network", ""),
+    ("runtime_class", "spec.runtime_class", ""),
     ("idle_timeout", "spec.idle_timeout_s", ""),
     ("lifetime_max", "spec.lifetime_s", ""),
     ("stop_after_idle", "spec.stop_after_idle_s", ""),
@@ -230,6 +239,8 @@ struct SpecBody {
     pids: u32,
     /// What it can reach: `open` or `none`.
     network: &'static str,
+    /// Its runtime class; null is the server's default.
+    runtime_class: Option<String>,
     /// It ends after so many seconds without a request; null is never.
     idle_timeout_s: Option<f64>,
     /// It ends so many seconds after creation; null is never.
@@ -281,6 +292,7 @@ impl From<&control::Sandbox> for SandboxBody {
                 cpu: f64::from(spec.limits.cpu_millis) / 1000.0,
                 pids: spec.limits.pids,
                 network: spec.network.as_str(),
+                runtime_class: spec.runtime_class.as_ref().map(ToString::to_string),
                 idle_timeout_s: seconds(spec.lease.idle_timeout),
                 lifetime_s: seconds(spec.lease.lifetime_max),
                 stop_after_idle_s: seconds(spec.lease.stop_after_idle),
@@ -456,6 +468,7 @@ mod tests {
             (r#"{"spec":{"cpu":1e300}}"#, "spec.cpu"),
             (r#"{"spec":{"pids":0}}"#, "spec.pids"),
             (r#"{"spec":{"network":"lan"}}"#, "spec.network"),
+            (r#"{"spec":{"runtime_class":"../x"}}"#, "spec.runtime_class"),
             (r#"{"spec":{"idle_timeout_s":0}}"#, "spec.idle_timeout_s"),
             (r#"{"spec":{"env":{"A=B":"c"}}}"#, "spec.env"),
             (r#"{"name":"../x"}"#, "name"),

@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             limits: Limits::default(),
             network: NetworkMode::None,
             lease: Default::default(),
+            runtime_class: None,
         };
         for id in ids {
             embedded.create(&id.parse()?, &spec).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::{Name, NetworkMode};
+use sandbox::{Name, NetworkMode, RuntimeClass};
 use serde_json::{Value, json};
 
 use super::{Context, client::Client};
@@ -34,6 +34,9 @@ pub(super) struct Spec {
     /// What it can reach: `open` (the public internet) or `none`
     #[arg(long, value_name = "MODE", value_parser = network)]
     network: Option<NetworkMode>,
+    /// Runtime class, e.g. runsc; one that the server's configuration allows
+    #[arg(long, value_name = "CLASS", value_parser = runtime_class)]
+    runtime_class: Option<RuntimeClass>,
     /// Memory limit, e.g. 2GiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
@@ -61,6 +64,10 @@ fn network(text: &str) -> Result<NetworkMode, String> {
     text.parse().map_err(|error: sandbox::Error| error.message)
 }
 
+fn runtime_class(text: &str) -> Result<RuntimeClass, String> {
+    text.parse().map_err(|error: sandbox::Error| error.message)
+}
+
 impl Spec {
     fn body(&self) -> Value {
         const MEBIBYTE: u64 = 1 << 20;
@@ -69,6 +76,7 @@ impl Spec {
             "image": self.image,
             "env": super::variables(&self.env),
             "network": self.network.map(NetworkMode::as_str),
+            "runtime_class": self.runtime_class.as_ref().map(RuntimeClass::as_str),
             "memory_mb": self.memory.map(|bytes| bytes.div_ceil(MEBIBYTE)),
             "cpu": self.cpu.map(|millis| f64::from(millis) / 1000.0),
             "pids": self.pids,

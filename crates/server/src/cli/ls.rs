@@ -35,9 +35,10 @@ pub(super) async fn main(context: &Context, ls: &Ls) -> Result<ExitCode, Failure
         .as_array()
         .map(|sandboxes| sandboxes.iter().map(row).collect())
         .unwrap_or_default();
-    context
-        .output
-        .table(&["NAME", "IMAGE", "STATE", "CREATED", "NETWORK"], rows)?;
+    context.output.table(
+        &["NAME", "IMAGE", "STATE", "CREATED", "NETWORK", "CLASS"],
+        rows,
+    )?;
     Ok(ExitCode::Ok)
 }
 
@@ -52,6 +53,7 @@ fn row(sandbox: &Value) -> Vec<String> {
             .and_then(|text| text.parse::<Timestamp>().ok())
             .map_or_else(|| "-".to_owned(), |then| ago(Timestamp::now(), then)),
         text(&sandbox["spec"]["network"]),
+        text(&sandbox["spec"]["runtime_class"]),
     ]
 }
 

@@ -14,7 +14,7 @@ use axum::http::uri::Authority;
 use facade_daytona::preview_url::{LinkForm, Links};
 use ipnet::IpNet;
 use runtime_embedded::network::{AddressError, Ipv4Network, NetworkConfig};
-use sandbox::{Image, Limits};
+use sandbox::{Image, Limits, RuntimeClass};
 
 use super::{
     Config, DockerEngine, Environment, Log, Problem, Raw, RuntimeChoice, Secret, Server, User,
@@ -188,6 +188,7 @@ impl Check<'_> {
         DockerEngine {
             host: self.scalar("docker.host", engine_address),
             oci_runtime: self.scalar("docker.oci_runtime", oci_runtime),
+            runtime_classes: self.items("docker.runtime_classes", runtime_class),
             seccomp_profile: self.scalar("docker.seccomp_profile", optional_path),
             network_guard: self.scalar("docker.network_guard", switch),
         }
@@ -435,13 +436,15 @@ fn engine_address(text: &str) -> Result<String, String> {
 }
 
 /// The name of an OCI runtime, or nothing.
-fn oci_runtime(text: &str) -> Result<Option<String>, String> {
-    let is_name = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    match is_name {
-        true => Ok((!text.is_empty()).then(|| text.to_owned())),
-        false => Err("not the name of a runtime: letters, digits, '-', '_' and '.'".to_owned()),
+fn runtime_class(text: &str) -> Result<RuntimeClass, String> {
+    text.parse()
+        .map_err(|_| "not the name of a runtime: letters, digits, '-', '_' and '.'".to_owned())
+}
+
+fn oci_runtime(text: &str) -> Result<Option<RuntimeClass>, String> {
+    match text {
+        "" => Ok(None),
+        name => runtime_class(name).map(Some),
     }
 }
 

@@ -25,7 +25,7 @@ use std::{
 
 use ipnet::IpNet;
 use runtime_embedded::network::NetworkConfig;
-use sandbox::{Image, Limits};
+use sandbox::{Image, Limits, RuntimeClass};
 
 pub use env::{DEFAULT_FILE, Environment};
 pub use raw::{FlagValue, Given, Origin, Raw, Sources, Value};
@@ -99,7 +99,9 @@ pub struct DockerEngine {
     /// Where the engine listens.
     pub host: String,
     /// OCI runtime of the containers; the engine's default when absent.
-    pub oci_runtime: Option<String>,
+    pub oci_runtime: Option<RuntimeClass>,
+    /// OCI runtimes that requests may choose.
+    pub runtime_classes: Vec<RuntimeClass>,
     /// Seccomp profile; the engine's own when absent.
     pub seccomp_profile: Option<PathBuf>,
     /// Limit what sandboxes reach by rules of this host's firewall.

@@ -509,6 +509,12 @@ pub const KEYS: &[Key] = &[
         "OCI runtime of the containers as the engine knows it, e.g. `runsc` or `kata`; the engine's default when empty.",
     ),
     key(
+        "docker.runtime_classes",
+        Form::List,
+        "",
+        "OCI runtimes of the engine that a request may choose for its sandbox as `runtime_class`, besides the default one. Each stands for other walls: list only those that any caller may have.",
+    ),
+    key(
         "docker.seccomp_profile",
         Form::Path,
         "",

@@ -114,6 +114,7 @@ fn docker_config(config: &Config) -> runtime_docker::Config {
         run_dir: config.server.run_dir.clone(),
         agent: AGENT,
         oci_runtime: config.docker.oci_runtime.clone(),
+        runtime_classes: config.docker.runtime_classes.clone(),
         seccomp_profile: config.docker.seccomp_profile.clone(),
     }
 }

@@ -38,6 +38,9 @@ pub struct Program<'a> {
     pub cgroups: &'a [BorrowedFd<'a>],
     /// `oom_score_adj` as text; a failure to set it is ignored.
     pub oom_score_adj: Option<&'a CStr>,
+    /// How many files it may have open, at most what the caller could allow itself;
+    /// as the caller when absent. A failure to set it is ignored.
+    pub open_files: Option<u64>,
     /// Whether it leads a session and process group of its own.
     pub new_session: bool,
     /// Whether it becomes a child of the caller's parent instead of the caller.
@@ -139,6 +142,7 @@ struct Prepared {
     descriptors: Vec<(RawFd, RawFd)>,
     cgroups: Vec<RawFd>,
     oom_score_adj: Option<(*const c_void, usize)>,
+    open_files: Option<u64>,
     new_session: bool,
     user: Option<(u32, u32, *const u32, usize)>,
     terminal: bool,
@@ -227,6 +231,7 @@ fn prepare(program: &Program<'_>) -> Prepared {
         oom_score_adj: program
             .oom_score_adj
             .map(|text| (text.as_ptr().cast(), text.count_bytes())),
+        open_files: program.open_files,
         new_session: program.new_session,
         user: program
             .user
@@ -259,6 +264,9 @@ fn become_program(prepared: &mut Prepared) -> (SpawnStep, c_int) {
     }
     if let Some((text, length)) = prepared.oom_score_adj {
         set_oom_score_adj(text, length);
+    }
+    if let Some(number) = prepared.open_files {
+        limit_open_files(number);
     }
     reset_signals();
     // SAFETY: changes only this process.
@@ -314,6 +322,20 @@ fn announce(file: RawFd) {
     let pid = unsafe { libc::getpid() }.to_le_bytes();
     // SAFETY: the bytes of a local array.
     unsafe { libc::write(file, pid.as_ptr().cast(), pid.len()) };
+}
+
+fn limit_open_files(number: u64) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: writes to a local variable.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
+        limit.rlim_cur = number.min(limit.rlim_max);
+        // SAFETY: reads a local variable; changes this process alone, since limits
+        // belong to processes and this is one of its own (no CLONE_THREAD).
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
 }
 
 fn set_oom_score_adj(text: *const c_void, length: usize) {

@@ -254,6 +254,7 @@ pub(crate) fn spec() -> Spec {
         },
         network: NetworkMode::None,
         lease: Default::default(),
+        runtime_class: None,
     }
 }
 
