@@ -42,6 +42,7 @@ mod testing;
 mod timing;
 mod token;
 mod toolbox;
+pub mod tunnel;
 pub mod upstream;
 mod version;
 
@@ -187,7 +188,8 @@ fn routes(facade: Facade) -> Router {
         .merge(not_served::toolbox())
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
-        .layer(from_fn_with_state(facade.clone(), access::toolbox));
+        .layer(from_fn_with_state(facade.clone(), access::toolbox))
+        .layer(from_fn_with_state(facade.clone(), upstream::pass_toolbox));
     Router::new()
         .nest("/api", control_plane)
         .nest("/api/toolbox/{sandbox}/toolbox", toolbox.clone())

@@ -8,7 +8,7 @@ use axum::{
 };
 use reqwest::Url;
 
-use super::{Upstream, header as headers_of, path, rewrite, send};
+use super::{Upstream, header as headers_of, link::Link, path, rewrite, send};
 use crate::{
     Facade,
     base_url::BaseUrl,
@@ -38,7 +38,7 @@ pub(crate) async fn pass_unknown(
 ) -> Response {
     match &facade.upstream {
         Some(upstream) if !is_own(&facade, request.method(), &below_api(&request)) => {
-            upstream.pass(request).await
+            upstream.pass(&facade, request).await
         }
         _ => next.run(request).await,
     }
@@ -78,18 +78,53 @@ impl Upstream {
     /// Passes on a request of the control plane that has shown a key of this
     /// server. The answer carries [`Side::Daytona`], also when it is an error
     /// because the upstream gave none.
-    pub(crate) async fn pass(&self, request: Request) -> Response {
-        let passed = self.try_pass(request).await;
+    pub(crate) async fn pass(&self, facade: &Facade, request: Request) -> Response {
+        let passed = self.try_pass(facade, request).await;
         let mut response = passed.unwrap_or_else(IntoResponse::into_response);
         response.extensions_mut().insert(Side::Daytona);
         response
     }
 
-    async fn try_pass(&self, request: Request) -> ApiResult<Response> {
+    async fn try_pass(&self, facade: &Facade, request: Request) -> ApiResult<Response> {
         let target = below_api(&request);
+        let path = path_of(&target);
         let base = BaseUrl::of(request.headers())
             .ok_or_else(|| ApiError::bad_request("the request has no valid Host header"))?;
-        let url = self.api(&target)?;
+        if let Some(log) = self
+            .build_logs(&target, request.method(), request.headers())
+            .await?
+        {
+            return Ok(log);
+        }
+        let mut answer = self.exchange(&target, request).await?;
+        let is_about_sandboxes = path::segments(path).next().as_deref() == Some("sandbox");
+        let link = Link::of(path);
+        let is_read = is_about_sandboxes || link.is_some();
+        if !is_read || !answer.status().is_success() || !send::is_json(answer.headers()) {
+            return Ok(send::streamed(answer));
+        }
+        let head = send::head_of(&mut answer);
+        let body = self.whole(answer).await?;
+        let rewritten = match &link {
+            Some(link) => self.through_here(facade, &base, link, &body),
+            None => rewrite::sandboxes(&body, &base, &|id, url| self.learn_toolbox(id, url)),
+        };
+        Ok(match rewritten {
+            Some(rewritten) => send::with_body(head, rewritten),
+            None => send::with_body(head, body),
+        })
+    }
+
+    /// Sends a request of a caller to the API, with the upstream's key.
+    ///
+    /// # Errors
+    /// 400 for a path that is not passed on, 502 when there is no answer.
+    pub(super) async fn exchange(
+        &self,
+        target: &str,
+        request: Request,
+    ) -> ApiResult<reqwest::Response> {
+        let url = self.api(target)?;
         let (mut parts, body) = request.into_parts();
         headers_of::to_upstream(&mut parts.headers);
         headers_of::exchange_key(&mut parts.headers, &self.0.key);
@@ -97,20 +132,7 @@ impl Upstream {
         parts.headers.remove(header::UPGRADE);
         // Answers are read.
         parts.headers.remove(header::ACCEPT_ENCODING);
-        let answer = self.send(parts.method, url, parts.headers, body).await?;
-        let is_about_sandboxes =
-            path::segments(path_of(&target)).next().as_deref() == Some("sandbox");
-        if !is_about_sandboxes || !answer.status().is_success() || !send::is_json(answer.headers())
-        {
-            return Ok(send::streamed(answer));
-        }
-        let mut answer = answer;
-        let head = send::head_of(&mut answer);
-        let body = self.whole(answer).await?;
-        Ok(match rewrite::sandboxes(&body, &base) {
-            Some(rewritten) => send::with_body(head, rewritten),
-            None => send::with_body(head, body),
-        })
+        self.send(parts.method, url, parts.headers, body).await
     }
 
     /// A URL of the upstream's API; `target` is path and query below it.

@@ -79,6 +79,15 @@ pub(super) fn exchange_key(headers: &mut HeaderMap, key: &UpstreamKey) {
     headers.insert(header::AUTHORIZATION, key.0.clone());
 }
 
+/// Leaves a request what it came with, but no second key behind the first one,
+/// which alone was looked at.
+pub(super) fn keep_one_authorization(headers: &mut HeaderMap) {
+    headers.remove(API_KEY);
+    if let Some(first) = headers.get(header::AUTHORIZATION).cloned() {
+        headers.insert(header::AUTHORIZATION, first);
+    }
+}
+
 /// Makes the headers of an answer those that the caller gets.
 pub(super) fn to_caller(headers: &mut HeaderMap) {
     let upgrade = upgrade_of(headers);

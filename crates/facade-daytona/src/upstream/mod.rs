@@ -14,13 +14,16 @@
 //! the place of a key of this server, so a request that shows none goes on with
 //! what it has. Keys of this server never leave it.
 
+mod address;
 mod control_plane;
 mod header;
+mod link;
 mod path;
 mod rewrite;
 mod send;
 #[cfg(test)]
 mod tests;
+mod toolbox;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -28,7 +31,8 @@ use axum::http::HeaderValue;
 use reqwest::{Certificate, Client, Url, redirect::Policy};
 use sandbox::{Error, Result};
 
-pub(crate) use self::control_plane::pass_unknown;
+use self::address::Addresses;
+pub(crate) use self::{control_plane::pass_unknown, toolbox::pass_toolbox};
 
 /// How long a connection to the upstream may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -94,6 +98,7 @@ struct Inner {
     /// Without a trailing slash.
     api_url: String,
     key: UpstreamKey,
+    addresses: Addresses,
 }
 
 impl fmt::Debug for Upstream {
@@ -129,6 +134,7 @@ impl Upstream {
             http,
             api_url: api_url(&config.api_url)?,
             key: config.key,
+            addresses: Addresses::default(),
         })))
     }
 

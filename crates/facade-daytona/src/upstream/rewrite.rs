@@ -11,20 +11,29 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base_url::BaseUrl;
 
+/// Takes the id of a sandbox and the URL of its toolbox.
+pub(super) type Learn<'a> = &'a dyn Fn(&str, &str);
+
 /// A JSON object whose values keep their writing.
-type Object = BTreeMap<String, Box<RawValue>>;
+pub(super) type Object = BTreeMap<String, Box<RawValue>>;
+
+/// An object with another text in its field `url`; `None` when it has none.
+pub(super) fn url(body: &[u8], url: &str) -> Option<Vec<u8>> {
+    let mut object: Object = serde_json::from_slice(body).ok()?;
+    set(&mut object, "url", url).then(|| written(&object))?
+}
 
 /// A sandbox, an array of them, or a page with them as `items`; `None` when
 /// there is nothing to change.
-pub(super) fn sandboxes(body: &[u8], base: &BaseUrl) -> Option<Vec<u8>> {
+pub(super) fn sandboxes(body: &[u8], base: &BaseUrl, learn: Learn<'_>) -> Option<Vec<u8>> {
     if let Ok(mut all) = serde_json::from_slice::<Vec<Box<RawValue>>>(body) {
-        return changed(&mut all, base).then(|| written(&all))?;
+        return changed(&mut all, base, learn).then(|| written(&all))?;
     }
     let mut object: Object = serde_json::from_slice(body).ok()?;
-    let mut is_changed = sandbox(&mut object, base);
+    let mut is_changed = sandbox(&mut object, base, learn);
     if let Some(items) = object.get_mut("items")
         && let Ok(mut all) = serde_json::from_str::<Vec<Box<RawValue>>>(items.get())
-        && changed(&mut all, base)
+        && changed(&mut all, base, learn)
     {
         *items = to_raw_value(&all).ok()?;
         is_changed = true;
@@ -36,11 +45,11 @@ fn written(value: &impl serde::Serialize) -> Option<Vec<u8>> {
     serde_json::to_vec(value).ok()
 }
 
-fn changed(all: &mut [Box<RawValue>], base: &BaseUrl) -> bool {
+fn changed(all: &mut [Box<RawValue>], base: &BaseUrl, learn: Learn<'_>) -> bool {
     let mut is_changed = false;
     for one in all {
         if let Ok(mut object) = serde_json::from_str::<Object>(one.get())
-            && sandbox(&mut object, base)
+            && sandbox(&mut object, base, learn)
             && let Ok(object) = to_raw_value(&object)
         {
             *one = object;
@@ -51,7 +60,14 @@ fn changed(all: &mut [Box<RawValue>], base: &BaseUrl) -> bool {
 }
 
 /// The one URL that a sandbox has.
-fn sandbox(object: &mut Object, base: &BaseUrl) -> bool {
+pub(super) fn sandbox(object: &mut Object, base: &BaseUrl, learn: Learn<'_>) -> bool {
+    let text = |name: &str| {
+        let value = object.get(name)?;
+        serde_json::from_str::<String>(value.get()).ok()
+    };
+    if let (Some(id), Some(url)) = (text("id"), text("toolboxProxyUrl")) {
+        learn(&id, &url);
+    }
     set(object, "toolboxProxyUrl", &base.toolbox())
 }
 

@@ -9,10 +9,15 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use reqwest::Url;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use reqwest::{Upgraded, Url};
 
-use super::{Upstream, header as headers_of};
-use crate::error::{ApiError, ApiResult};
+use super::{SILENCE_MAX, Upstream, header as headers_of};
+use crate::{
+    error::{ApiError, ApiResult},
+    tunnel::{Pulse, Watched, carry},
+};
 
 /// Longest answer that is read as a whole, bytes: a list of sandboxes.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -43,6 +48,30 @@ impl Upstream {
         }
         let answer = self.0.http.execute(request).await;
         answer.map_err(|error| self.no_answer(&error))
+    }
+
+    /// The answer as it comes; where both sides become something else than HTTP,
+    /// its bytes are carried until one of them ends.
+    ///
+    /// # Errors
+    /// 502 when the upstream changes the protocol without being asked to.
+    pub(super) async fn deliver(
+        &self,
+        mut answer: reqwest::Response,
+        visitor: Option<OnUpgrade>,
+    ) -> ApiResult<Response> {
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(streamed(answer));
+        }
+        let head = head_of(&mut answer);
+        let visitor =
+            visitor.ok_or_else(|| self.failed("changed the protocol without being asked to"))?;
+        let upgraded = answer
+            .upgrade()
+            .await
+            .map_err(|error| self.no_answer(&error))?;
+        tokio::spawn(tunnel(visitor, upgraded));
+        Ok(head)
     }
 
     /// The error of a request that had no answer.
@@ -80,6 +109,18 @@ impl Upstream {
             whole.extend_from_slice(&piece);
         }
         Ok(whole.freeze())
+    }
+}
+
+async fn tunnel(visitor: OnUpgrade, upstream: Upgraded) {
+    let Ok(visitor) = visitor.await else {
+        return;
+    };
+    let pulse = Pulse::new();
+    let upstream = Watched::new(upstream, pulse.clone());
+    tokio::select! {
+        () = carry(TokioIo::new(visitor), upstream) => {}
+        () = pulse.stops(SILENCE_MAX) => {}
     }
 }
 

@@ -204,3 +204,4 @@ impl Recorded {
 }
 
 mod control_plane;
+mod toolbox;

@@ -11,28 +11,21 @@ use std::{
 
 use axum::{body::Body, extract::Request, http::StatusCode, response::Response};
 use control::PortStream;
+use facade_daytona::tunnel::{Pulse, Watched, carry};
 use hyper::{
     body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
     client::conn::http1,
-    upgrade::{OnUpgrade, Upgraded},
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncWriteExt as _, copy, split},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 
-use super::{
-    idle::{Pulse, Watched},
-    slots::Slot,
-};
+use super::slots::Slot;
 
 /// Longest head of an answer, bytes.
 const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Headers of an answer.
 const HEADERS_MAX: usize = 256;
-/// How long one side of a tunnel may go on when the other has ended.
-const HALF_CLOSED_MAX: Duration = Duration::from_secs(30);
 
 /// A connection inside and what ends with it.
 #[derive(Debug)]
@@ -127,25 +120,7 @@ async fn tunnel(visitor: OnUpgrade, application: OnUpgrade, lane: Lane, idle_max
         return;
     };
     tokio::select! {
-        () = carry(visitor, application) => {}
+        () = carry(TokioIo::new(visitor), TokioIo::new(application)) => {}
         () = lane.pulse.stops(idle_max) => {}
-    }
-}
-
-async fn carry(visitor: Upgraded, application: Upgraded) {
-    let (mut from_visitor, mut to_visitor) = split(TokioIo::new(visitor));
-    let (mut from_application, mut to_application) = split(TokioIo::new(application));
-    let mut up = std::pin::pin!(async {
-        let _carried = copy(&mut from_visitor, &mut to_application).await;
-        let _closed = to_application.shutdown().await;
-    });
-    let mut down = std::pin::pin!(async {
-        let _carried = copy(&mut from_application, &mut to_visitor).await;
-        let _closed = to_visitor.shutdown().await;
-    });
-    // Where one side is done, the other may finish what it was saying.
-    tokio::select! {
-        () = &mut up => drop(tokio::time::timeout(HALF_CLOSED_MAX, down).await),
-        () = &mut down => drop(tokio::time::timeout(HALF_CLOSED_MAX, up).await),
     }
 }

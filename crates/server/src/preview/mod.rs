@@ -12,7 +12,6 @@ mod address;
 mod cors;
 mod forward;
 mod hygiene;
-mod idle;
 mod ready;
 mod refusal;
 mod slots;

@@ -232,3 +232,71 @@ async fn an_answer_without_end_is_cut() {
     .await;
     recorded.get("/api/sandbox/theirs").await.expect(502);
 }
+
+#[tokio::test]
+async fn urls_in_answers_lead_through_this_server() {
+    let pair = Pair::new().await;
+    let theirs = pair.made_behind(json!({})).await;
+    let id = theirs["id"].as_str().unwrap();
+    let front = format!("http://{HOST}");
+    let url_of = async |rest: &str| {
+        let answer = pair
+            .get(&format!("/api/sandbox/{id}/{rest}"))
+            .await
+            .expect(200)
+            .json();
+        answer["url"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        url_of("toolbox-proxy-url").await,
+        format!("{front}/toolbox")
+    );
+    assert_eq!(
+        url_of("ports/3000/preview-url").await,
+        format!("{front}/preview/{id}/3000")
+    );
+    assert_eq!(
+        url_of("ports/2280/preview-url").await,
+        format!("{front}/toolbox/{id}")
+    );
+    let signed = url_of("ports/3000/signed-preview-url").await;
+    assert!(
+        signed.starts_with(&format!("{front}/preview/{id}")),
+        "{signed}"
+    );
+    let logs = url_of("build-logs-url").await;
+    assert_eq!(logs, format!("{front}/api/sandbox/{id}/build-logs"));
+    let path = format!("{}?follow=true", logs.strip_prefix(&front).unwrap());
+    assert_eq!(pair.get(&path).await.expect(200).side, Some(Side::Daytona));
+}
+
+#[tokio::test]
+async fn logs_are_fetched_where_the_upstream_has_them() {
+    let recorded = Recorded::new(|arrived| {
+        let host = arrived.headers[header::HOST].to_str().unwrap();
+        match arrived.target.as_str() {
+            "/api/sandbox/theirs/build-logs-url" => {
+                axum::Json(json!({"url": format!("http://{host}/elsewhere?token=t")}))
+                    .into_response()
+            }
+            "/api/sandbox/far/build-logs-url" => {
+                axum::Json(json!({"url": "http://evil.test/logs"})).into_response()
+            }
+            _ => "a line\n".into_response(),
+        }
+    })
+    .await;
+    let log = recorded
+        .get("/api/sandbox/theirs/build-logs?follow=true")
+        .await
+        .expect(200);
+    assert_eq!(log.body, b"a line\n");
+    assert_eq!(
+        recorded.arrived().last().unwrap().target,
+        "/elsewhere?token=t&follow=true"
+    );
+    recorded
+        .get("/api/sandbox/far/build-logs")
+        .await
+        .expect(502);
+}

@@ -1,4 +1,5 @@
-//! The end of connections on which nothing moves any more.
+//! Two connections that carry each other's bytes, and the end of connections on
+//! which nothing moves any more.
 
 use std::{
     io,
@@ -12,20 +13,51 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy, split},
     time::Instant,
 };
 
+/// How long one side of a tunnel may go on when the other has ended.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(30);
+
+/// Carries bytes between both until they end. Where one is done, the other may
+/// finish what it was saying.
+pub async fn carry<A, B>(here: A, there: B)
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (mut from_here, mut to_here) = split(here);
+    let (mut from_there, mut to_there) = split(there);
+    let mut away = std::pin::pin!(async {
+        let _carried = copy(&mut from_here, &mut to_there).await;
+        let _closed = to_there.shutdown().await;
+    });
+    let mut back = std::pin::pin!(async {
+        let _carried = copy(&mut from_there, &mut to_here).await;
+        let _closed = to_here.shutdown().await;
+    });
+    tokio::select! {
+        () = &mut away => drop(tokio::time::timeout(HALF_CLOSED_MAX, back).await),
+        () = &mut back => drop(tokio::time::timeout(HALF_CLOSED_MAX, away).await),
+    }
+}
+
 /// When something last moved on a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Pulse {
+pub struct Pulse {
     begun: Instant,
     moved_ms: Arc<AtomicU64>,
 }
 
 impl Pulse {
     /// Begins now.
-    pub(super) fn new() -> Self {
+    #[expect(
+        clippy::new_without_default,
+        reason = "it begins, which no default does"
+    )]
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             begun: Instant::now(),
             moved_ms: Arc::default(),
@@ -39,7 +71,7 @@ impl Pulse {
     }
 
     /// Waits until nothing has moved for `longest`.
-    pub(super) async fn stops(&self, longest: Duration) {
+    pub async fn stops(&self, longest: Duration) {
         loop {
             let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
             let end = self.begun + moved + longest;
@@ -53,14 +85,15 @@ impl Pulse {
 
 /// A stream that tells its pulse.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub struct Watched<S> {
     stream: S,
     pulse: Pulse,
 }
 
 impl<S> Watched<S> {
     /// Watches a stream.
-    pub(super) fn new(stream: S, pulse: Pulse) -> Self {
+    #[must_use]
+    pub fn new(stream: S, pulse: Pulse) -> Self {
         Self { stream, pulse }
     }
 
@@ -105,7 +138,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
 
     #[tokio::test(start_paused = true)]
     async fn a_pulse_stops_when_nothing_moves() {
@@ -123,5 +156,22 @@ mod tests {
         };
         tokio::join!(moving, pulse.stops(longest));
         assert_eq!(begun.elapsed().as_secs(), 5 * 50 + 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_side_may_finish_when_the_other_has_ended() {
+        let (mut visitor, here) = tokio::io::duplex(16);
+        let (there, mut application) = tokio::io::duplex(16);
+        let carrying = tokio::spawn(carry(here, there));
+        visitor.write_all(b"question").await.unwrap();
+        visitor.shutdown().await.unwrap();
+        let mut asked = String::new();
+        application.read_to_string(&mut asked).await.unwrap();
+        application.write_all(b"answer").await.unwrap();
+        drop(application);
+        let mut answer = String::new();
+        visitor.read_to_string(&mut answer).await.unwrap();
+        assert_eq!((asked.as_str(), answer.as_str()), ("question", "answer"));
+        carrying.await.unwrap();
     }
 }
