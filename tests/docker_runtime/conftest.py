@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Sequence
 
 import pytest
 
@@ -18,24 +18,26 @@ PATIENCE_S = 60
 IMAGE = "sandboxai-test/busybox:latest"
 #: gVisor beside runc, without what needs hardware or control groups of version 2.
 DAEMON = {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--platform=ptrace", "--network=none", "--ignore-cgroups"]}}}
+#: As in production: containers outlive a restart of the engine.
+LIVE_RESTORE = ("--live-restore",)
 PROGRAMS = "sh cat echo ls sleep id head wc sha256sum mkdir env pwd hostname touch dmesg".split()
 
 
 class Engine:
     """A ``dockerd`` that may be restarted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, daemon: Dict[str, Any] = DAEMON, flags: Sequence[str] = LIVE_RESTORE) -> None:
         self.folder = folder
-        (folder / "daemon.json").write_text(json.dumps(DAEMON))
+        (folder / "daemon.json").write_text(json.dumps(daemon))
         self.host = f"unix://{folder}/docker.sock"
+        self.flags = list(flags)
         self.start()
 
     def start(self) -> None:
         command = ["dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
         command += ["--config-file", f"{self.folder}/daemon.json"]
         command += ["--pidfile", f"{self.folder}/pid", "--host", self.host, "--bridge", "none"]
-        # As in production: containers outlive a restart of the engine.
-        command += ["--live-restore", "--iptables=false", "--ip-masq=false"]
+        command += ["--iptables=false", "--ip-masq=false", *self.flags]
         log = open(self.folder / "log", "ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
@@ -84,6 +86,22 @@ def engine() -> Iterator[Engine]:
     running = Engine(folder)
     _busybox(running)
     yield running
+    end(running)
+
+
+@pytest.fixture()
+def plain_engine() -> Iterator[Engine]:
+    """An engine as it is installed: its file says nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="engine-of-tests-"))
+    running = Engine(folder, daemon={}, flags=())
+    _busybox(running)
+    yield running
+    end(running)
+
+
+def end(running: Engine) -> None:
+    """Stops the engine, removes its folder, and complains of containers."""
+    folder = running.folder
     left = running.containers()
     # Its bridge would outlive the engine.
     running.docker("network", "rm", "sandboxai", check=False)

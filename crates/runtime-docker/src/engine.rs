@@ -64,6 +64,24 @@ const CONTAINERD_SHIM: &str = "io.containerd.";
 /// Where commands start in an image that does not say.
 const WORKDIR: &str = "/workspace";
 
+/// A client of the engine at `host`, in the version of its API that both know.
+///
+/// # Errors
+/// `Unavailable` when the engine does not answer.
+pub(crate) async fn connect(host: &str) -> Result<bollard::Docker> {
+    let engine = match host.strip_prefix("unix://") {
+        Some(path) => {
+            bollard::Docker::connect_with_unix(path, REQUEST_TIME_MAX_S, API_DEFAULT_VERSION)
+        }
+        None => bollard::Docker::connect_with_host(host),
+    };
+    engine
+        .map_err(|error| failed(&format!("use the engine at {host}"), error))?
+        .negotiate_version()
+        .await
+        .map_err(|error| failed(&format!("reach the engine at {host}"), error))
+}
+
 /// Sandboxes as containers.
 #[derive(Debug)]
 pub struct Docker {
@@ -86,17 +104,7 @@ impl Docker {
     /// # Errors
     /// `Unavailable` when the engine does not answer, or the failed step.
     pub async fn start(config: Config) -> Result<Self> {
-        let engine = match config.host.strip_prefix("unix://") {
-            Some(path) => {
-                bollard::Docker::connect_with_unix(path, REQUEST_TIME_MAX_S, API_DEFAULT_VERSION)
-            }
-            None => bollard::Docker::connect_with_host(&config.host),
-        }
-        .map_err(|error| failed(&format!("use the engine at {}", config.host), error))?;
-        let engine = engine
-            .negotiate_version()
-            .await
-            .map_err(|error| failed(&format!("reach the engine at {}", config.host), error))?;
+        let engine = connect(&config.host).await?;
         let agent = agent_path(&config).display().to_string();
         let seccomp = config
             .seccomp_profile

@@ -17,6 +17,7 @@
 
 mod config;
 mod container;
+pub mod doctor;
 mod engine;
 mod error;
 mod image;

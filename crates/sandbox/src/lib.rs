@@ -5,6 +5,7 @@
 //! notion of a command, a cell or a file. A type that needs one of those
 //! belongs to a facade, to `agent-protocol` or to `control`.
 
+pub mod check;
 mod error;
 mod fetch;
 mod id;

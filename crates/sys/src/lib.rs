@@ -4,6 +4,7 @@
 //! nothing about sandboxes: no policy, no path of the product, no logging.
 #![allow(unsafe_code, reason = "this crate exists to hold the unsafe code")]
 
+pub mod clock;
 pub mod credential;
 pub mod file;
 pub mod mount;

@@ -14,7 +14,7 @@ mod v2;
 use std::{
     fmt, fs, io,
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,8 @@ use crate::{
     wait::pause,
 };
 
+/// The kernel's table of what is mounted.
+const TABLE: &str = "/proc/self/mountinfo";
 /// The workload's group in that of a sandbox.
 const USER: &str = "user";
 /// The agent's group in that of a sandbox.
@@ -107,7 +109,6 @@ pub(crate) trait Cgroups: fmt::Debug + Send + Sync {
 /// # Errors
 /// When the table cannot be read or has no control groups.
 pub(crate) fn discover(root: &str) -> Result<Box<dyn Cgroups>, Error> {
-    const TABLE: &str = "/proc/self/mountinfo";
     let table = fs::read_to_string(TABLE).at(Step::FindCgroups, TABLE)?;
     let found = mountinfo::parse(&table);
     if found.legacy.is_empty() {
@@ -118,6 +119,12 @@ pub(crate) fn discover(root: &str) -> Result<Box<dyn Cgroups>, Error> {
         return Ok(Box::new(v2::Unified::new(&mount, root)));
     }
     Ok(Box::new(v1::Legacy::new(found, root)))
+}
+
+/// Where the second interface is, on a host that has no other.
+pub(crate) fn unified_only() -> Option<PathBuf> {
+    let found = mountinfo::parse(&fs::read_to_string(TABLE).ok()?);
+    found.unified.filter(|_| found.legacy.is_empty())
 }
 
 /// Writes one value into a file of a control group.

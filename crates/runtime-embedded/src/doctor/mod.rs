@@ -1,74 +1,45 @@
 //! What this host can and cannot do for sandboxes, and what should not be there.
 
+mod control_group;
+mod disk;
+mod host;
 mod leak;
+mod limit;
+mod user_namespace;
 
-use std::{fs, path::Path};
+use std::fs;
+
+use sandbox::check::{Check, Status};
 
 use crate::{
-    Config, cgroup,
+    Config,
     layout::Layout,
     network,
     seccomp::Filter,
     spawner::{Probe, probe},
 };
 
+use host::Host;
 pub use leak::{Leak, leaks};
 
 /// The first kernel on which overlayfs takes id-mapped layers.
 const KERNEL_MIN: (u32, u32) = (5, 19);
-/// Less free space than this makes sandboxes fail soon.
-const SPACE_BYTES_MIN: u64 = 1 << 30;
-
-/// How serious a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// All is well.
-    Pass,
-    /// Sandboxes work, with less.
-    Warn,
-    /// Sandboxes do not work.
-    Fail,
-}
-
-/// One thing looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What was looked at, in a few words.
-    pub name: String,
-    /// How it is.
-    pub status: Status,
-    /// What was found.
-    pub finding: String,
-    /// What the operator can do about it.
-    pub fix: Option<String>,
-}
-
-impl Check {
-    fn new(name: &str, status: Status, finding: impl Into<String>) -> Self {
-        Self {
-            name: name.to_owned(),
-            status,
-            finding: finding.into(),
-            fix: None,
-        }
-    }
-
-    fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = Some(fix.into());
-        self
-    }
-}
+/// The kinds of namespaces that a sandbox has of its own.
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
 /// Looks at everything that sandboxes need. Tries out what can only be known by
 /// trying, in a process and mount namespace of its own, and leaves nothing.
 #[must_use]
 pub fn checks(config: &Config) -> Vec<Check> {
-    let layout = Layout::of(config);
-    let mut checks = vec![privileges(), kernel(), user_namespaces(), filter()];
-    checks.extend(control_groups(&layout));
+    let (layout, host) = (Layout::of(config), Host::this());
+    let mut checks = vec![privileges(), kernel(), namespaces(&host), filter(&host)];
+    checks.extend(user_namespace::checks(&host));
+    checks.extend(control_group::checks(&layout));
     checks.push(file_systems(config, &layout));
+    checks.extend(disk::checks(&config.state_dir));
+    checks.extend(limit::checks(&host));
     checks.extend(network_checks());
-    checks.push(space(&config.state_dir));
+    checks.push(clock(sys::clock::is_synchronized()));
     checks.extend(certificates(config));
     checks.push(left_overs(config));
     checks
@@ -103,31 +74,27 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn user_namespaces() -> Check {
-    const NAME: &str = "user namespaces";
-    let number = |path: &str| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
-    match number("/proc/sys/user/max_user_namespaces") {
-        None => Check::new(NAME, Status::Fail, "the kernel has none")
-            .fix("use a kernel with CONFIG_USER_NS"),
-        Some(0) => Check::new(NAME, Status::Fail, "user.max_user_namespaces is 0")
-            .fix("sysctl -w user.max_user_namespaces=60000"),
-        Some(max) => {
-            let restricted = number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-                == Some(1)
-                || number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0);
-            let note = if restricted {
-                "; refused to ordinary users, which does not touch the spawner"
-            } else {
-                ""
-            };
-            Check::new(NAME, Status::Pass, format!("up to {max} per user{note}"))
-        }
+fn namespaces(host: &Host) -> Check {
+    const NAME: &str = "namespaces";
+    let missing: Vec<&str> = NAMESPACES
+        .into_iter()
+        .filter(|kind| !host.path(&format!("proc/self/ns/{kind}")).exists())
+        .collect();
+    if missing.is_empty() {
+        return Check::pass(NAME, NAMESPACES.join(", "));
     }
+    Check::fail(
+        NAME,
+        format!("the kernel has none for {}", missing.join(", ")),
+    )
+    .fix("use a distribution's own kernel, or one with CONFIG_NAMESPACES and all below it")
 }
 
-fn filter() -> Check {
+fn filter(host: &Host) -> Check {
     const NAME: &str = "system call filter";
-    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let actions = host
+        .text("proc/sys/kernel/seccomp/actions_avail")
+        .unwrap_or_default();
     if !actions.split_whitespace().any(|action| action == "errno") {
         return Check::new(NAME, Status::Fail, "the kernel has no seccomp filters")
             .fix("use a kernel with CONFIG_SECCOMP_FILTER");
@@ -137,37 +104,6 @@ fn filter() -> Check {
         Err(error) => Check::new(NAME, Status::Fail, error.to_string())
             .fix("use a machine with the architecture x86_64 or aarch64"),
     }
-}
-
-fn control_groups(layout: &Layout) -> Vec<Check> {
-    const NAME: &str = "control groups";
-    let cgroups = match cgroup::discover(&layout.cgroup_root()) {
-        Ok(cgroups) => cgroups,
-        Err(error) => {
-            return vec![
-                Check::new(NAME, Status::Fail, error.to_string())
-                    .fix("mount -t cgroup2 none /sys/fs/cgroup"),
-            ];
-        }
-    };
-    let or_warn = |name: &str, works: Result<(), String>, good: String, fix: &str| match works {
-        Ok(()) => Check::new(name, Status::Pass, good),
-        Err(reason) => Check::new(name, Status::Warn, reason).fix(fix),
-    };
-    vec![
-        or_warn(
-            "limits",
-            cgroups.limits(),
-            cgroups.describe(),
-            "enable the controllers at boot, e.g. cgroup_enable=memory on the kernel's command line",
-        ),
-        or_warn(
-            "pause",
-            cgroups.pause(),
-            "sandboxes can be frozen".to_owned(),
-            "mount the freezer controller",
-        ),
-    ]
 }
 
 /// Mounts a sandbox's file system for real.
@@ -205,28 +141,14 @@ fn network_checks() -> Vec<Check> {
     }
 }
 
-fn space(state_dir: &Path) -> Check {
-    const NAME: &str = "disk space";
-    // The folder appears with the first start; until then its parent counts.
-    let existing = state_dir.ancestors().find(|path| path.exists());
-    let free = existing.and_then(|path| rustix::fs::statvfs(path).ok());
-    match free.map(|info| info.f_bavail * info.f_frsize) {
-        Some(bytes) if bytes >= SPACE_BYTES_MIN => Check::new(
-            NAME,
-            Status::Pass,
-            format!("{} GiB free in {}", bytes >> 30, state_dir.display()),
-        ),
-        Some(bytes) => Check::new(
-            NAME,
-            Status::Warn,
-            format!("only {} MiB free in {}", bytes >> 20, state_dir.display()),
-        )
-        .fix("remove images by `sandboxai image rm`, or configure another state folder"),
-        None => Check::new(
-            NAME,
-            Status::Warn,
-            format!("cannot look at {}", state_dir.display()),
-        ),
+/// Programs in sandboxes have the host's clock, as do the ends of links.
+fn clock(synchronized: std::io::Result<bool>) -> Check {
+    const NAME: &str = "clock";
+    match synchronized {
+        Ok(true) => Check::pass(NAME, "kept right"),
+        Ok(false) => Check::warn(NAME, "nothing keeps it right: certificates and links may be refused")
+            .fix("`timedatectl set-ntp true`, or install chrony; in a virtual machine the hypervisor may do it without telling"),
+        Err(error) => Check::warn(NAME, format!("the kernel does not tell: {error}")),
     }
 }
 
@@ -271,6 +193,25 @@ fn left_overs(config: &Config) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_without_a_kind_of_namespace_is_told() {
+        let files: Vec<String> = NAMESPACES[..6]
+            .iter()
+            .map(|kind| format!("proc/self/ns/{kind}"))
+            .collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "")).collect();
+        let (_folder, host) = host::mock::host(&files);
+        let check = namespaces(&host);
+        assert_eq!(check.status, Status::Fail);
+        assert_eq!(check.finding, "the kernel has none for uts");
+    }
+
+    #[test]
+    fn a_clock_that_nobody_keeps_is_told() {
+        assert_eq!(clock(Ok(true)).status, Status::Pass);
+        assert!(clock(Ok(false)).fix.is_some());
+    }
 
     #[test]
     fn releases_are_compared_by_number() {

@@ -188,13 +188,18 @@ fn own(result: Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
 
 /// Runs a command that talks to a server, on this one thread.
 fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    wait_for(command)?
+}
+
+/// Waits for something, on this one thread.
+fn wait_for<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::to("cannot start"))?;
-    let result = runtime.block_on(command);
+    let result = runtime.block_on(work);
     runtime.shutdown_background();
-    result
+    Ok(result)
 }
 
 impl Context {

@@ -36,7 +36,7 @@ use crate::{
 };
 pub(crate) use forwarded::Peer;
 use runtime::Prepared;
-pub use runtime::embedded_config;
+pub use runtime::{docker_config, embedded_config};
 use scope::Scope;
 use stop::{ClientWatch, Stop};
 

@@ -39,7 +39,10 @@ impl Prepared {
                 Ok(Self::Embedded(Box::new(embedded), spawner))
             }
             RuntimeChoice::Docker => {
-                let docker = docker_config(config);
+                let docker = runtime_docker::Config {
+                    guard: guard(config),
+                    ..docker_config(config)
+                };
                 runtime_docker::put_agent(&docker)?;
                 Ok(Self::Docker(Box::new(docker)))
             }
@@ -106,9 +109,12 @@ fn guard(config: &Config) -> Guard {
     }
 }
 
-fn docker_config(config: &Config) -> runtime_docker::Config {
+/// The Docker runtime's configuration, also for commands that look at its engine
+/// without a server; without a guard, which only a server sets.
+#[must_use]
+pub fn docker_config(config: &Config) -> runtime_docker::Config {
     runtime_docker::Config {
-        guard: guard(config),
+        guard: Guard::Off,
         host: config.docker.host.clone(),
         scope: config.server.scope.clone(),
         run_dir: config.server.run_dir.clone(),
