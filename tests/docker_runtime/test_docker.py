@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -143,6 +144,15 @@ def test_only_runtime_classes_on_the_list_may_be_chosen(engine: Engine, docker_s
 def test_a_runtime_class_that_the_engine_does_not_have_is_told_at_the_start(engine: Engine) -> None:
     with pytest.raises(AssertionError, match="docker.runtime_classes: the engine has no runtime `kata`, it has .*runsc"):
         Server(env={**settings(engine), "SANDBOXAI_DOCKER_RUNTIME_CLASSES": "kata"})
+
+
+def test_images_tell_when_the_engine_made_them(engine: Engine, docker_server: Server) -> None:
+    listed = httpx.get(f"{docker_server.url}/api/snapshots", headers={"Authorization": "Bearer any"}, timeout=30).json()["items"]
+    told = next(found["createdAt"] for found in listed if found["name"] == IMAGE)
+    made = json.loads(engine.docker("image", "inspect", IMAGE).stdout)[0]["Created"]
+    # The same moment to the millisecond, in the form of RFC 3339.
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told) and told[:-1] == made[: len(told) - 1]
+    assert told[:4] >= "2026"
 
 
 def test_an_unknown_image_says_what_to_do(docker_server: Server) -> None:

@@ -41,7 +41,8 @@ fn told(found: ImageInspect, name: Option<&str>) -> FoundImage {
             .size
             .and_then(|size| u64::try_from(size).ok())
             .unwrap_or(0),
-        created_ms: 0,
+        // The engine leaves it out where the image does not say it.
+        created_ms: found.created.as_deref().map_or(0, milliseconds),
         config: ImageConfig {
             env: config
                 .env
@@ -58,6 +59,12 @@ fn told(found: ImageInspect, name: Option<&str>) -> FoundImage {
         },
         built_from,
     }
+}
+
+/// A time as the engine writes it, RFC 3339, in milliseconds since the epoch; 0 for
+/// what is no time.
+fn milliseconds(time: &str) -> i64 {
+    time.parse().map_or(0, jiff::Timestamp::as_millisecond)
 }
 
 fn config_of(new: &NewImage) -> ContainerConfig {
@@ -225,5 +232,20 @@ impl Images for Docker {
             }
             committed => committed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::milliseconds;
+
+    #[test]
+    fn times_of_the_engine_are_understood() {
+        assert_eq!(
+            milliseconds("2026-01-31T12:00:00.123456789Z"),
+            1_769_860_800_123
+        );
+        assert_eq!(milliseconds("2026-01-31T13:00:00+01:00"), 1_769_860_800_000);
+        assert_eq!(milliseconds("yesterday"), 0);
     }
 }

@@ -92,6 +92,9 @@ async fn images_are_found_derived_and_removed() {
     let derived = docker.derive(&spec.image, &new).await.unwrap();
     assert_eq!(derived.config.workdir, "/somewhere");
     assert_eq!(derived.built_from.as_deref(), Some("a key"));
+    let age = i128::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+        - i128::from(derived.created_ms);
+    assert!((0..60_000).contains(&age), "made {age} ms ago");
     let found = docker.find_built("a key").await.unwrap();
     assert_eq!(found.map(|found| found.digest), Some(derived.digest));
     let name = new.name.unwrap();
