@@ -49,20 +49,29 @@ impl<T: DeserializeOwned> FromRequest<Facade> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, facade: &Facade) -> Result<Self, ApiError> {
-        let reading = Bytes::from_request(request, facade);
-        let bytes = tokio::time::timeout(BODY_TIME_MAX, reading)
-            .await
-            .map_err(|_| {
-                ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    format!("the body of the request did not arrive within {BODY_TIME_MAX:?}"),
-                )
-            })?
-            .map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
-        match bytes.is_empty() {
-            true => parse(b"{}").map(Self),
-            false => parse(&bytes).map(Self),
-        }
+        parse_body(&whole(request, facade).await?).map(Self)
+    }
+}
+
+/// The whole body of a request that is to have one of JSON.
+pub(crate) async fn whole(request: Request, facade: &Facade) -> ApiResult<Bytes> {
+    let reading = Bytes::from_request(request, facade);
+    tokio::time::timeout(BODY_TIME_MAX, reading)
+        .await
+        .map_err(|_| {
+            ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the body of the request did not arrive within {BODY_TIME_MAX:?}"),
+            )
+        })?
+        .map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))
+}
+
+/// The value in a body, as [`JsonBody`] has it.
+pub(crate) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    match bytes.is_empty() {
+        true => parse(b"{}"),
+        false => parse(bytes),
     }
 }
 

@@ -165,6 +165,12 @@ impl Facade {
             || self.waiting.find(&self.control, asked).is_some()
             || self.control.remembers(space, asked)
     }
+
+    /// Whether there is a sandbox of this name or id here, made or to be made.
+    pub(crate) fn is_living(&self, asked: &str) -> bool {
+        self.control.find(&self.config.space, asked).is_ok()
+            || asked.parse().is_ok_and(|name| self.waiting.has_name(&name))
+    }
 }
 
 /// All routes of the facade, and JSON answers for other paths below `/api` and

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use axum::{
     Extension, Json,
-    extract::State,
+    body::Body,
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -22,7 +23,9 @@ use super::{
 use crate::{
     Facade, annotation,
     error::{ApiError, ApiResult},
-    extract::JsonBody,
+    extract,
+    rollout::{Choice, Goes, Rollout},
+    side::Side,
     timing::Phases,
     token,
 };
@@ -96,25 +99,98 @@ impl Source {
     }
 }
 
-/// Makes a sandbox. Answered when it is started, or at once with what it waits
-/// for where its image must be made first.
+/// Why a sandbox is not made here.
+enum NotHere {
+    /// Its image is not here and cannot be got; whoever has it could.
+    Image(ApiError),
+    /// Anything else.
+    Other(ApiError),
+}
+
+impl From<ApiError> for NotHere {
+    fn from(error: ApiError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Error> for NotHere {
+    fn from(error: Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl NotHere {
+    /// For the caller it is the name of the image that is wrong, unless it is us.
+    fn image(error: ApiError) -> Self {
+        match error.status.is_client_error() {
+            true => Self::Image(error),
+            false => Self::Other(error),
+        }
+    }
+}
+
+/// Makes a sandbox: here, or at the upstream where that is its side.
 pub(crate) async fn create(
     State(facade): State<Facade>,
     caller: Caller,
-    JsonBody(body): JsonBody<CreateBody>,
+    request: Request,
 ) -> ApiResult<Response> {
-    body.check_served(&facade)?;
-    let source = body.source(&facade).await?;
-    let mut create = body.create(&facade, &source)?;
+    let (parts, body) = request.into_parts();
+    let goes = parts.extensions.get::<Goes>().cloned().unwrap_or_default();
+    let bytes = extract::whole(Request::from_parts(parts.clone(), body), &facade).await?;
+    let body: CreateBody = extract::parse_body(&bytes)?;
+    let (Some(upstream), Some(rollout)) = (&facade.upstream, &facade.rollout) else {
+        return match here(&facade, &caller, body).await {
+            Ok(response) => Ok(response),
+            Err(NotHere::Image(error) | NotHere::Other(error)) => Err(error),
+        };
+    };
+    let there = Request::from_parts(parts, Body::from(bytes));
+    let choice = body.choose(&facade, rollout).await?;
+    let label = body.label(rollout.sticky_label());
+    let name = body.name.clone();
+    let tell = |choice: &Choice| {
+        let (side, reason) = (choice.side.as_str(), &choice.reason);
+        tracing::info!(
+            side,
+            %reason,
+            name = name.as_deref(),
+            label = label.as_deref(),
+            "a new sandbox has its side"
+        );
+    };
+    tell(&choice);
+    goes.to(choice.side);
+    if choice.side == Side::Daytona {
+        return Ok(upstream.pass(there).await);
+    }
+    match here(&facade, &caller, body).await {
+        Ok(response) => Ok(response),
+        Err(NotHere::Other(error)) => Err(error),
+        Err(NotHere::Image(error)) => {
+            tell(&Choice::only_there(error.message));
+            goes.to(Side::Daytona);
+            Ok(upstream.pass(there).await)
+        }
+    }
+}
+
+/// Makes a sandbox here. Answered when it is started, or at once with what it
+/// waits for where its image must be made first.
+async fn here(facade: &Facade, caller: &Caller, body: CreateBody) -> Result<Response, NotHere> {
+    body.check_served(facade)?;
+    let source = body.source(facade).await.map_err(NotHere::image)?;
+    let mut create = body.create(facade, &source)?;
     if let Some(name) = &create.name
         && facade.waiting.has_name(name)
     {
-        return Err(ApiError::new(
+        return Err(NotHere::Other(ApiError::new(
             StatusCode::CONFLICT,
             format!("Sandbox with name {name} already exists"),
-        ));
+        )));
     }
-    match ready_image(&facade, &source).await? {
+    let image = ready_image(facade, &source).await;
+    match image.map_err(NotHere::image)? {
         Some(image) => {
             let resources = snapshot::Resources::of(&image);
             resources.check_active(source.image())?;
@@ -123,7 +199,7 @@ pub(crate) async fn create(
             let told = caller.tell(created.sandbox);
             Ok((Extension(Phases(created.steps)), told).into_response())
         }
-        None => Ok(wait(&facade, &caller, create, source.image())?.into_response()),
+        None => Ok(wait(facade, caller, create, source.image())?.into_response()),
     }
 }
 
@@ -218,26 +294,71 @@ fn cannot_pull(name: &str, error: Error) -> ApiError {
 }
 
 impl CreateBody {
-    /// What this server does not have is refused, where going on without it
+    /// The side that this sandbox goes to. Some can be on one side only, whatever
+    /// the share.
+    async fn choose(&self, facade: &Facade, rollout: &Rollout) -> ApiResult<Choice> {
+        if let Some(lacking) = self.lacking() {
+            return Ok(Choice::only_there(lacking.message));
+        }
+        if let Some(linked) = &self.linked_sandbox {
+            return Ok(match facade.knows(linked) {
+                true => Choice::only_here("the sandbox that it is linked to is here"),
+                false => Choice::only_there("the sandbox that it is linked to is not here"),
+            });
+        }
+        if let Some(name) = self.name.as_deref().filter(|name| facade.is_living(name)) {
+            return Ok(Choice::only_here(format!("{name} is here already")));
+        }
+        let build = self.build_info.as_ref();
+        let hashes = build.and_then(|build| build.context_hashes.as_deref());
+        if let Some(hashes) = hashes.filter(|hashes| !hashes.is_empty()) {
+            return Ok(match facade.contexts.files(hashes).await {
+                Ok(_) => Choice::only_here("the files for its image are here"),
+                Err(error) if error.kind == Kind::InvalidRequest => {
+                    Choice::only_there("the files for its image are not here")
+                }
+                Err(error) => return Err(error.into()),
+            });
+        }
+        let none = BTreeMap::new();
+        Ok(rollout.choose(self.labels.as_ref().unwrap_or(&none)))
+    }
+
+    /// The value of a label, for the log.
+    fn label(&self, name: &str) -> Option<String> {
+        /// More would be no name of a project.
+        const CHARS_MAX: usize = 80;
+        let value = self.labels.as_ref()?.get(name)?;
+        Some(value.chars().take(CHARS_MAX).collect())
+    }
+
+    /// The refusal of what this server does not have, where going on without it
     /// would not be what the caller wants.
-    fn check_served(&self, facade: &Facade) -> ApiResult<()> {
+    fn lacking(&self) -> Option<ApiError> {
         let given = |values: &Option<Vec<Value>>| values.as_ref().is_some_and(|v| !v.is_empty());
         let listed = |list: &Option<String>| list.as_ref().is_some_and(|list| !list.is_empty());
         if given(&self.volumes) {
-            return Err(ApiError::not_served("a volume"));
+            return Some(ApiError::not_served("a volume"));
         }
         if given(&self.secrets) {
-            return Err(ApiError::not_served("a secret"));
+            return Some(ApiError::not_served("a secret"));
         }
         if listed(&self.network_allow_list) || listed(&self.domain_allow_list) {
-            return Err(ApiError::not_served(
+            return Some(ApiError::not_served(
                 "an allow list of networks or domains (`networkBlockAll` is served)",
             ));
         }
         if self.gpu.is_some_and(|count| count > 0.0) || self.kvm == Some(true) {
-            return Err(ApiError::bad_request(
+            return Some(ApiError::bad_request(
                 "fields `gpu` and `kvm`: this server has no GPU and no virtual machines for sandboxes; leave them out",
             ));
+        }
+        None
+    }
+
+    fn check_served(&self, facade: &Facade) -> ApiResult<()> {
+        if let Some(lacking) = self.lacking() {
+            return Err(lacking);
         }
         let resources = self.cpu.is_some() || self.memory.is_some() || self.disk.is_some();
         if resources && self.snapshot.is_some() {

@@ -26,7 +26,7 @@ use axum::{
     routing::{any, get},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub(crate) use self::store::ContextStore;
 use self::store::{Key, Stored};
@@ -80,9 +80,20 @@ pub(crate) fn routes() -> Router<Facade> {
         .route("/{bucket}/{*key}", any(object))
 }
 
-async fn push_access(State(facade): State<Facade>, base: BaseUrl) -> ApiResult<Json<Value>> {
+/// With an upstream, files go there as long as it makes sandboxes: where their
+/// files are, sandboxes must be made.
+async fn push_access(
+    State(facade): State<Facade>,
+    base: BaseUrl,
+    request: Request,
+) -> ApiResult<Response> {
+    if let (Some(upstream), Some(rollout)) = (&facade.upstream, &facade.rollout)
+        && !rollout.takes_all()
+    {
+        return Ok(upstream.pass(request).await);
+    }
     let token = facade.sessions.add()?;
-    Ok(Json(json!({
+    let access = Json(json!({
         // Clients compute a signature with these; the token is what counts.
         "accessKey": "sandboxai",
         "secret": token::random()?,
@@ -91,7 +102,8 @@ async fn push_access(State(facade): State<Facade>, base: BaseUrl) -> ApiResult<J
         "organizationId": ORGANIZATION,
         "bucket": BUCKET,
         "region": "us-east-1",
-    })))
+    }));
+    Ok(access.into_response())
 }
 
 /// What clients ask in the query; the presence of some words is the question.

@@ -1,7 +1,7 @@
 //! The layer that measures both sides.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,12 +20,16 @@ use crate::{Facade, side::Side};
 
 /// Where a creation goes, once that is decided; an extension of the request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Goes(Arc<OnceLock<Side>>);
+pub(crate) struct Goes(Arc<Mutex<Option<Side>>>);
 
 impl Goes {
     /// Notes the side.
     pub(crate) fn to(&self, side: Side) {
-        self.0.get_or_init(|| side);
+        *self.side() = Some(side);
+    }
+
+    fn side(&self) -> MutexGuard<'_, Option<Side>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,10 +97,11 @@ impl Drop for Pending<'_> {
         }
         // Callers give up on a creation that takes too long: it must count, or
         // the slowest would be those that nobody sees.
-        if let Some(side) = self.goes.0.get()
+        let side = *self.goes.side();
+        if let Some(side) = side
             && elapsed > self.rollout.0.config.limits.create_p95_max
         {
-            self.take_in(*side, Outcome::Failure, elapsed);
+            self.take_in(side, Outcome::Failure, elapsed);
         }
     }
 }

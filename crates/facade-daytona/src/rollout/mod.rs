@@ -35,12 +35,12 @@ use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 
 pub(crate) use self::{
-    choice::{Choice, Reason},
+    choice::Choice,
     measure::{Goes, measure},
 };
 use self::{
-    core::Core, course::Course, metrics::Metrics, share::Place, state_file::StateFile,
-    window::Measured,
+    choice::Reason, core::Core, course::Course, metrics::Metrics, share::Place,
+    state_file::StateFile, window::Measured,
 };
 pub use self::{
     course::Change,
@@ -156,6 +156,11 @@ impl Rollout {
     /// Whether everything is made here.
     pub(crate) fn takes_all(&self) -> bool {
         self.core().share() == Share::ALL
+    }
+
+    /// The label that keeps sandboxes together.
+    pub(crate) fn sticky_label(&self) -> &str {
+        &self.0.config.sticky_label
     }
 
     /// The side of a new sandbox with these labels, by the share.

@@ -70,9 +70,14 @@ impl Client {
 
     /// The sandboxes of the space.
     pub(super) fn sandboxes(&self) -> Target<'_> {
+        self.path(&format!("/v1/spaces/{}/sandboxes", self.space))
+    }
+
+    /// Something of the server as a whole; `path` needs no escaping.
+    pub(super) fn path(&self, path: &str) -> Target<'_> {
         Target {
             client: self,
-            path: format!("/v1/spaces/{}/sandboxes", self.space),
+            path: path.to_owned(),
             query: Vec::new(),
         }
     }
@@ -87,12 +92,8 @@ impl Client {
 
     /// Whether a server of ours answers.
     pub(super) async fn is_healthy(&self) -> bool {
-        let target = Target {
-            client: self,
-            path: "/v1/healthz".to_owned(),
-            query: Vec::new(),
-        };
-        let answer = target
+        let answer = self
+            .path("/v1/healthz")
             .request(Method::GET)
             .timeout(HEALTH_TIMEOUT)
             .send()
@@ -201,6 +202,12 @@ impl Target<'_> {
     pub(super) async fn post(self, body: &Value) -> Result<Value, Failure> {
         let request = self.request(Method::POST).json(body);
         self.value(request).await
+    }
+
+    /// PUT of JSON, for JSON.
+    pub(super) async fn put(self, body: &Value) -> Result<Value, Failure> {
+        let request = self.request(Method::PUT).timeout(ANSWER_TIMEOUT);
+        self.value(request.json(body)).await
     }
 
     /// DELETE.

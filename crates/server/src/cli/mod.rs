@@ -15,6 +15,7 @@ mod output;
 mod plain;
 mod recipe;
 mod rm;
+mod rollout;
 mod run;
 mod serve;
 mod signal;
@@ -90,6 +91,9 @@ enum Command {
     Rm(rm::Rm),
     /// Make, import, list and remove images
     Image(image::Image),
+    /// Divide new sandboxes between this server and a real Daytona behind it
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
     /// Check what this machine can do
     Doctor(doctor::Doctor),
     /// Show the configuration
@@ -172,6 +176,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Start(names) => block_on(stop::start(context, &names)),
         Command::Rm(rm) => block_on(rm::main(context, &rm)),
         Command::Image(image) => image::main(context, image),
+        Command::Rollout(rollout) => block_on(rollout::main(context, &rollout)),
         Command::Doctor(doctor) => doctor::main(context, &doctor),
         Command::Config(show) => config::main(context, &show),
         Command::Version => version::main(context),

@@ -43,6 +43,11 @@ fn what_is_wrong_is_noticed_before_anything_is_sent() {
         "logs",
         "nonsense",
         "serve --set server.port",
+        "rollout",
+        "rollout set",
+        "rollout set 101",
+        "rollout set -1",
+        "rollout set half",
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

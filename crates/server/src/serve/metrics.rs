@@ -1,5 +1,5 @@
-//! `GET /metrics` for Prometheus: what `control` counts, and what only the server
-//! knows: its HTTP requests, and the memory and disk of the host.
+//! `GET /metrics` for Prometheus: what `control` and a rollout count, and what only
+//! the server knows: its HTTP requests, and the memory and disk of the host.
 
 use std::{
     path::PathBuf,
@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use control::Control;
+use facade_daytona::rollout::Rollout;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -83,7 +84,7 @@ struct Inner {
 
 impl Metrics {
     /// For a server whose state is on the disk of `folder`.
-    pub(super) fn new(control: Control, folder: PathBuf) -> Self {
+    pub(super) fn new(control: Control, folder: PathBuf, rollout: Option<&Rollout>) -> Self {
         let mut inner = Inner {
             control,
             folder,
@@ -95,6 +96,9 @@ impl Metrics {
             disk_size: Family::default(),
         };
         inner.register();
+        if let Some(rollout) = rollout {
+            rollout.register(&mut inner.registry);
+        }
         Self(Arc::new(inner))
     }
 }

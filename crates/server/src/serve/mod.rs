@@ -12,6 +12,7 @@ mod host;
 mod log;
 mod metrics;
 mod privilege;
+mod rollout;
 mod runtime;
 mod scope;
 mod stop;
@@ -126,6 +127,7 @@ async fn run(
     client: Option<ClientWatch>,
 ) -> Result<(), Failure> {
     let stop = Stop::listen(client).map_err(Failure::to("cannot listen for signals"))?;
+    let sides = rollout::Sides::open(config, &store)?;
     let control = tokio::select! {
         control = start(config, store.clone(), runtime) => control?,
         // Whatever was begun is found by the next start.
@@ -134,7 +136,7 @@ async fn run(
     let address = listener
         .local_addr()
         .map_err(Failure::to("cannot tell the port"))?;
-    let router = router(control.clone(), config, &store);
+    let router = router(control.clone(), config, &store, sides);
     announce(config, address);
     connection::serve(listener, router, &config.server, &stop)
         .await
@@ -187,7 +189,12 @@ pub fn fetch(config: &Config) -> Result<image_pull::HttpFetch, Failure> {
 }
 
 /// The facades behind the doors that every request passes.
-fn router(control: Control, config: &Config, store: &Path) -> Router {
+fn router(
+    control: Control,
+    config: &Config,
+    store: &Path,
+    sides: Option<rollout::Sides>,
+) -> Router {
     let keys = authentication::Keys::new(&config.server.api_keys);
     let native = facade_sandboxai::FacadeConfig {
         output_bytes_max: config.output_bytes_max,
@@ -196,22 +203,27 @@ fn router(control: Control, config: &Config, store: &Path) -> Router {
     let native = facade_sandboxai::router(control.clone(), native).layer(
         middleware::from_fn_with_state(keys.clone(), authentication::check),
     );
+    let (upstream, rollout) = sides.map(|sides| (sides.upstream, sides.rollout)).unzip();
     let daytona = facade_daytona::FacadeConfig {
         contexts_dir: store.with_file_name("contexts"),
+        upstream,
+        rollout: rollout.clone(),
         ..daytona_config(config, keys.clone())
     };
     let previews = previews(&control, &daytona, config);
-    let metrics = metrics::Metrics::new(control.clone(), store.with_file_name(""));
-    let metrics_page = Router::new()
+    let metrics =
+        metrics::Metrics::new(control.clone(), store.with_file_name(""), rollout.as_ref());
+    let own = Router::new()
         .route("/metrics", get(metrics::page))
         .with_state(metrics.clone())
+        .merge(rollout::routes(rollout))
         .route_layer(middleware::from_fn_with_state(
             keys.clone(),
             authentication::check,
         ));
     let facades = native
         .merge(facade_daytona::router(control, daytona))
-        .merge(metrics_page)
+        .merge(own)
         .layer(middleware::from_fn_with_state(
             host::Allowed::new(&config.server.allowed_hosts, keys),
             host::check,
