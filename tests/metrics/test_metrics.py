@@ -32,6 +32,19 @@ def fresh() -> Iterator[Server]:
     running.check_log()
 
 
+@pytest.fixture()
+def in_front() -> Iterator[Server]:
+    """A server with an upstream, which nobody asks anything."""
+    running = Server(env={
+        "SANDBOXAI_ROLLOUT_UPSTREAM_URL": "http://127.0.0.1:9/api",
+        "SANDBOXAI_ROLLOUT_UPSTREAM_KEY": "a-key-of-the-upstream",
+        "SANDBOXAI_ROLLOUT_SHARE": "12.5",
+    })
+    yield running
+    running.stop()
+    running.check_log()
+
+
 def scrape(server: Server) -> Dict[str, float]:
     """Every sample by name and labels."""
     answer = httpx.get(f"{server.url}/metrics")
@@ -121,10 +134,19 @@ def test_a_scrape_needs_a_key_where_keys_are_configured() -> None:
     server.check_log()
 
 
-def test_every_query_names_metrics_that_are_there(fresh: Server) -> None:
-    boxes = workload(fresh)
+def test_a_rollout_is_counted_where_there_is_one(fresh: Server, in_front: Server) -> None:
+    assert not [series for series in scrape(fresh) if "rollout" in series]
+    samples = scrape(in_front)
+    assert samples["sandboxai_rollout_share"] == 12.5
+    assert samples["sandboxai_rollout_rollbacks_total"] == 0
+    counted = [value for series, value in samples.items() if series.startswith("sandboxai_rollout_requests_total{")]
+    assert len(counted) == 2 * 6 * 3 and set(counted) == {0}
+
+
+def test_every_query_names_metrics_that_are_there(in_front: Server) -> None:
+    boxes = workload(in_front)
     boxes[0].delete()
-    names = {series.split("{")[0] for series in scrape(fresh)}
+    names = {series.split("{")[0] for series in scrape(in_front)}
     for query in queries():
         without_texts = re.sub('"[^"]*"', "", query)
         used = set(re.findall(r"\b(?:sandboxai|sandbox|active)_[a-z_]+\b", without_texts))

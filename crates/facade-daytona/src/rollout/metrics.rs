@@ -77,6 +77,9 @@ impl Metrics {
                     }));
                 }
             }
+            let operation = Operation::Create.as_str();
+            let side = side.as_str();
+            drop(metrics.durations.get_or_create(&OperationLabels { side, operation }));
         }
         metrics
     }
