@@ -66,5 +66,5 @@ say "end-to-end tests over the real server"
 # Each interpreter collects the suite of the SDK that it has; 5: with these arguments, none.
 for generation in $generations; do
     say "unmodified Daytona SDK $generation"
-    ".venv-daytona-$generation/bin/pytest" -q --timeout 200 "$daytona" tests/conformance/suna "$@" || [ $? -eq 5 ]
+    ".venv-daytona-$generation/bin/pytest" -q --timeout 200 "$daytona" tests/conformance/suna tests/rollout "$@" || [ $? -eq 5 ]
 done

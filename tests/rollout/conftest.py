@@ -7,6 +7,7 @@ that has it (see ``tests/conformance/daytona/conftest.py``); others collect the 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import subprocess
@@ -26,15 +27,18 @@ KEY = "0123456789abcdef-front"
 UPSTREAM_KEY = "fedcba9876543210-upstream"
 
 
-def _has_sdk() -> bool:
-    try:
-        return importlib.metadata.version("daytona") == "0.226.1"
-    except importlib.metadata.PackageNotFoundError:
-        return False
+def _not_for_this_interpreter() -> List[str]:
+    versions = {
+        package: importlib.metadata.version(package)
+        for package in ("daytona", "daytona-sdk")
+        if importlib.util.find_spec(package.replace("-", "_"))
+    }
+    if not versions:
+        return ["test_drill.py"]
+    return ["test_choices.py"] + ([] if versions.get("daytona") == "0.226.1" else ["test_drill.py"])
 
 
-# Each interpreter runs what the other does not.
-collect_ignore = ["test_choices.py"] if _has_sdk() else ["test_drill.py"]
+collect_ignore = _not_for_this_interpreter()
 
 
 class Pair:
