@@ -162,7 +162,7 @@ pub(crate) async fn create(
     tell(&choice);
     goes.to(choice.side);
     if choice.side == Side::Daytona {
-        return Ok(upstream.pass(there).await);
+        return Ok(upstream.pass(&facade, there).await);
     }
     match here(&facade, &caller, body).await {
         Ok(response) => Ok(response),
@@ -170,7 +170,7 @@ pub(crate) async fn create(
         Err(NotHere::Image(error)) => {
             tell(&Choice::only_there(error.message));
             goes.to(Side::Daytona);
-            Ok(upstream.pass(there).await)
+            Ok(upstream.pass(&facade, there).await)
         }
     }
 }

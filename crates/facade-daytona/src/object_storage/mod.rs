@@ -90,7 +90,7 @@ async fn push_access(
     if let (Some(upstream), Some(rollout)) = (&facade.upstream, &facade.rollout)
         && !rollout.takes_all()
     {
-        return Ok(upstream.pass(request).await);
+        return Ok(upstream.pass(&facade, request).await);
     }
     let token = facade.sessions.add()?;
     let access = Json(json!({

@@ -79,7 +79,11 @@ impl Metrics {
             }
             let operation = Operation::Create.as_str();
             let side = side.as_str();
-            drop(metrics.durations.get_or_create(&OperationLabels { side, operation }));
+            drop(
+                metrics
+                    .durations
+                    .get_or_create(&OperationLabels { side, operation }),
+            );
         }
         metrics
     }
