@@ -30,6 +30,7 @@ use crate::{
     preview_url::{self, TOOLBOX_PORT},
     seal::{self, Seal},
     token,
+    upstream::Upstream,
 };
 
 /// Ports that stay private in public sandboxes: the toolbox, and where Daytona's
@@ -198,6 +199,7 @@ pub struct Gate {
     space: Space,
     accepts_key: KeyCheck,
     has_keys: bool,
+    upstream: Option<Upstream>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -265,7 +267,53 @@ impl Gate {
             space: config.space.clone(),
             accepts_key: config.accepts_key.clone(),
             has_keys,
+            upstream: config.upstream.clone(),
         }
+    }
+
+    /// Whether this server stands in front of another one.
+    #[must_use]
+    pub fn has_upstream(&self) -> bool {
+        self.upstream.is_some()
+    }
+
+    /// The upstream, if it has the sandbox that a URL stands for: one that is not
+    /// known here.
+    #[must_use]
+    pub fn upstream_of(&self, key: &str) -> Option<&Upstream> {
+        let is_known = split(key).is_some_and(|(id, _)| {
+            let found = self.control.find(&self.space, id.as_str());
+            found.is_ok_and(|sandbox| sandbox.id == id)
+                || self.control.remembers(&self.space, id.as_str())
+        });
+        self.upstream.as_ref().filter(|_| !is_known)
+    }
+
+    /// Removes keys of the server from a request that goes on to the upstream, and
+    /// tells whether it has shown one where keys open ports.
+    pub fn take_keys(&self, request: &mut Parts) -> bool {
+        let is_key = |given: &[u8]| self.has_keys && (self.accepts_key)(given);
+        let headers = &mut request.headers;
+        let has_key = bearer(headers).is_some_and(is_key);
+        match headers.remove(header::AUTHORIZATION) {
+            // No second one behind it, which nobody has looked at.
+            Some(first) if !has_key => drop(headers.insert(header::AUTHORIZATION, first)),
+            _ => {}
+        }
+        for name in [API_KEY, TOKEN_HEADER] {
+            if headers
+                .get(&name)
+                .is_some_and(|given| is_key(given.as_bytes()))
+            {
+                headers.remove(name);
+            }
+        }
+        if query_token(&request.uri).is_some_and(|given| is_key(given.as_bytes()))
+            && let Ok(uri) = without_token(&request.uri).parse()
+        {
+            request.uri = uri;
+        }
+        has_key
     }
 
     /// Decides about a request.

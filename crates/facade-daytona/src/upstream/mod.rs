@@ -19,6 +19,7 @@ mod control_plane;
 mod header;
 mod link;
 mod path;
+mod preview;
 mod rewrite;
 mod send;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use reqwest::{Certificate, Client, Url, redirect::Policy};
 use sandbox::{Error, Result};
 
 use self::address::Addresses;
+pub use self::preview::{NotVisited, PortVisit, Visited};
 pub(crate) use self::{control_plane::pass_unknown, toolbox::pass_toolbox};
 
 /// How long a connection to the upstream may take.

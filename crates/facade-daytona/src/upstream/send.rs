@@ -1,6 +1,6 @@
 //! One request to the upstream.
 
-use std::{error::Error as _, fmt::Write as _};
+use std::{error::Error as _, fmt::Write as _, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use reqwest::{Upgraded, Url};
 
-use super::{SILENCE_MAX, Upstream, header as headers_of};
+use super::{Upstream, header as headers_of};
 use crate::{
     error::{ApiError, ApiResult},
     tunnel::{Pulse, Watched, carry},
@@ -51,7 +51,8 @@ impl Upstream {
     }
 
     /// The answer as it comes; where both sides become something else than HTTP,
-    /// its bytes are carried until one of them ends.
+    /// its bytes are carried until one of them ends, or nothing moves for
+    /// `idle_max`. `held` is kept until then.
     ///
     /// # Errors
     /// 502 when the upstream changes the protocol without being asked to.
@@ -59,9 +60,11 @@ impl Upstream {
         &self,
         mut answer: reqwest::Response,
         visitor: Option<OnUpgrade>,
+        idle_max: Duration,
+        held: impl Send + 'static,
     ) -> ApiResult<Response> {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(streamed(answer));
+            return Ok(streamed(answer).map(|body| holding(body, held)));
         }
         let head = head_of(&mut answer);
         let visitor =
@@ -70,7 +73,10 @@ impl Upstream {
             .upgrade()
             .await
             .map_err(|error| self.no_answer(&error))?;
-        tokio::spawn(tunnel(visitor, upgraded));
+        tokio::spawn(async move {
+            let _held = held;
+            tunnel(visitor, upgraded, idle_max).await;
+        });
         Ok(head)
     }
 
@@ -112,7 +118,15 @@ impl Upstream {
     }
 }
 
-async fn tunnel(visitor: OnUpgrade, upstream: Upgraded) {
+/// The same body, that keeps something until its end.
+fn holding(body: Body, held: impl Send + 'static) -> Body {
+    Body::from_stream(body.into_data_stream().map(move |piece| {
+        let _ = &held;
+        piece
+    }))
+}
+
+async fn tunnel(visitor: OnUpgrade, upstream: Upgraded, idle_max: Duration) {
     let Ok(visitor) = visitor.await else {
         return;
     };
@@ -120,7 +134,7 @@ async fn tunnel(visitor: OnUpgrade, upstream: Upgraded) {
     let upstream = Watched::new(upstream, pulse.clone());
     tokio::select! {
         () = carry(TokioIo::new(visitor), upstream) => {}
-        () = pulse.stops(SILENCE_MAX) => {}
+        () = pulse.stops(idle_max) => {}
     }
 }
 

@@ -204,4 +204,5 @@ impl Recorded {
 }
 
 mod control_plane;
+mod preview;
 mod toolbox;

@@ -13,7 +13,7 @@ use axum::{
 use hyper::upgrade::OnUpgrade;
 use reqwest::Url;
 
-use super::{Upstream, header as headers_of, path};
+use super::{SILENCE_MAX, Upstream, header as headers_of, path};
 use crate::{
     Facade, access,
     error::{ApiError, ApiResult},
@@ -113,7 +113,7 @@ impl Upstream {
         }
         let visitor = parts.extensions.remove::<OnUpgrade>();
         let answer = self.send(parts.method, url, parts.headers, body).await?;
-        self.deliver(answer, visitor).await
+        self.deliver(answer, visitor, SILENCE_MAX, ()).await
     }
 
     async fn toolbox_url(&self, asked: &Asked<'_>, has_key: bool) -> ApiResult<Url> {

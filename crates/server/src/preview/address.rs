@@ -15,8 +15,49 @@ const PATH_PREFIX: &str = "/preview/";
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The host that a trusted proxy was asked for.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Lengths of keys: an id, and an id with a signature.
+/// Lengths of keys of this server: an id, and an id with a signature.
 const KEY_CHARS: [usize; 2] = [26, 57];
+/// The length of the tokens that Daytona signs URLs with.
+const DAYTONA_TOKEN_CHARS: usize = 16;
+/// The lengths of the parts of Daytona's ids, with a dash between them.
+const DAYTONA_ID_CHARS: [usize; 5] = [8, 4, 4, 4, 12];
+
+/// Whose keys an address may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// Those of this server.
+    Own,
+    /// Also those of Daytona, which this server stands in front of.
+    Any,
+}
+
+impl Keys {
+    fn contain(self, key: &str) -> bool {
+        is_own(key) || (self == Self::Any && (is_daytona_token(key) || is_daytona_id(key)))
+    }
+}
+
+fn is_own(key: &str) -> bool {
+    KEY_CHARS.contains(&key.len()) && is_token(key)
+}
+
+fn is_daytona_token(key: &str) -> bool {
+    key.len() == DAYTONA_TOKEN_CHARS && is_token(key)
+}
+
+fn is_token(key: &str) -> bool {
+    key.bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+fn is_daytona_id(key: &str) -> bool {
+    let is_hex = |part: &str| {
+        part.bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let lengths = key.split('-').map(str::len);
+    lengths.eq(DAYTONA_ID_CHARS) && key.split('-').all(is_hex)
+}
 
 /// How a request came to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,10 +150,10 @@ pub(super) struct NoAddress(pub(super) String);
 
 impl Address {
     /// The address, if the request is for a preview at all.
-    pub(super) fn of(arrival: &Arrival, uri: &Uri) -> Option<Result<Self, NoAddress>> {
+    pub(super) fn of(arrival: &Arrival, uri: &Uri, keys: Keys) -> Option<Result<Self, NoAddress>> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let host = arrival.host();
-        if let Some((port, key, parent)) = split_host(&host) {
+        if let Some((port, key, parent)) = split_host(&host, keys) {
             return Some(port_of(port).map(|port| Self {
                 key: key.to_owned(),
                 port,
@@ -136,6 +177,16 @@ impl Address {
         }))
     }
 
+    /// Whether this may be one of the upstream's ports.
+    pub(super) fn may_be_daytonas(&self) -> bool {
+        Keys::Any.contain(&self.key)
+    }
+
+    /// Whether the URL itself may open the port.
+    pub(super) fn is_secret(&self) -> bool {
+        !is_daytona_id(&self.key) && self.key.len() != KEY_CHARS[0]
+    }
+
     /// What all paths of this port begin with, without a trailing slash.
     pub(super) fn prefix(&self) -> String {
         match self.form {
@@ -153,15 +204,12 @@ impl Address {
     }
 }
 
-/// Port, key and parent of a host that is meant as an address.
-fn split_host(host: &str) -> Option<(&str, &str, &str)> {
+/// Port, key and parent of a host that is meant as an address. Keys may have
+/// dashes, ports have none.
+fn split_host(host: &str, keys: Keys) -> Option<(&str, &str, &str)> {
     let (label, parent) = host.split_once('.')?;
-    let (port, key) = label.rsplit_once('-')?;
-    let is_key = KEY_CHARS.contains(&key.len())
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    (is_key && !parent.is_empty()).then_some((port, key, parent))
+    let (port, key) = label.split_once('-')?;
+    (keys.contain(key) && !parent.is_empty()).then_some((port, key, parent))
 }
 
 /// A port in its only writing: decimal digits without a leading zero.
@@ -187,7 +235,7 @@ mod tests {
     }
 
     fn of(host: &str, uri: &str) -> Option<Result<Address, NoAddress>> {
-        Address::of(&arrival(host)?, &uri.parse().unwrap())
+        Address::of(&arrival(host)?, &uri.parse().unwrap(), Keys::Own)
     }
 
     #[test]
@@ -248,7 +296,8 @@ mod tests {
                 let (Ok(_), Ok(uri)) = (HeaderValue::from_str(&host), path.parse::<Uri>()) else {
                     continue;
                 };
-                let found = arrival(&host).and_then(|arrival| Address::of(&arrival, &uri));
+                let found =
+                    arrival(&host).and_then(|arrival| Address::of(&arrival, &uri, Keys::Any));
                 assert!(!matches!(found, Some(Ok(_))), "{port}: {found:?}");
             }
         }
@@ -295,7 +344,43 @@ mod tests {
         assert!(!arrival.is_loopback());
     }
 
+    #[test]
+    fn keys_of_daytona_are_taken_in_front_of_one_alone() {
+        let id = "0195c1a2-7e01-4abc-8def-0123456789ab";
+        for key in [id, "abcdefghij012345"] {
+            let host = arrival(&format!("3000-{key}.localhost")).unwrap();
+            let root = Uri::from_static("/");
+            assert_eq!(Address::of(&host, &root, Keys::Own), None, "{key}");
+            let found = Address::of(&host, &root, Keys::Any).unwrap().unwrap();
+            assert_eq!((found.port, found.key.as_str()), (3000, key));
+            assert!(found.may_be_daytonas());
+        }
+        for odd in [
+            "0195c1a2-7e01-4abc-8def-0123456789ag",
+            "0195c1a2-7e01-4abc-8def0123456789ab",
+            "0195c1a27-e01-4abc-8def-0123456789ab",
+            "-0195c1a2-7e01-4abc-8def-0123456789ab",
+            "0195c1a2-7e01-4abc-8def-0123456789ab-",
+            "abcdefghij01234",
+            "abcdefghij01234_",
+        ] {
+            let host = arrival(&format!("3000-{odd}.localhost")).unwrap();
+            assert_eq!(
+                Address::of(&host, &Uri::from_static("/"), Keys::Any),
+                None,
+                "{odd}"
+            );
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_port_of_daytona_is_found(port in 1u16.., id in "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}") {
+            let host = arrival(&format!("{port}-{id}.localhost")).unwrap();
+            let found = Address::of(&host, &Uri::from_static("/"), Keys::Any).unwrap().unwrap();
+            prop_assert_eq!((found.port, found.key), (port, id));
+        }
+
         #[test]
         fn every_port_is_found_in_both_forms(port in 1u16.., path in "(/[a-z.%?=/]{0,20})?") {
             let found = of(&format!("{port}-{KEY}.localhost"), "/").unwrap().unwrap();
@@ -307,8 +392,14 @@ mod tests {
         #[test]
         fn what_is_found_was_written_so(label in "[0-9a-z+%-]{0,12}", digits in "[0-9]{0,7}") {
             for label in [label, digits] {
-                if let Some(Ok(found)) = of(&format!("{label}-{KEY}.localhost"), "/") {
-                    prop_assert_eq!(found.port.to_string(), label);
+                for key in [KEY, "abcdefghij012345", "0195c1a2-7e01-4abc-8def-0123456789ab"] {
+                    let Some(arrival) = arrival(&format!("{label}-{key}.localhost")) else {
+                        continue;
+                    };
+                    let root = Uri::from_static("/");
+                    if let Some(Ok(found)) = Address::of(&arrival, &root, Keys::Any) {
+                        prop_assert_eq!((found.port.to_string(), found.key.as_str()), (label.clone(), key));
+                    }
                 }
             }
         }
@@ -316,7 +407,7 @@ mod tests {
         #[test]
         fn any_host_and_path_are_read_without_panic(host in "[ -~]{0,40}", path in "/[!-~]{0,40}") {
             if let Ok(uri) = path.parse::<Uri>() {
-                let _found = arrival(&host).and_then(|arrival| Address::of(&arrival, &uri));
+                let _found = arrival(&host).and_then(|arrival| Address::of(&arrival, &uri, Keys::Any));
             }
         }
     }

@@ -159,15 +159,44 @@ pub(super) fn to_visitor(headers: &mut HeaderMap, arrival: &Arrival, address: &A
             set(headers, name, &moved);
         }
     }
+    keep_cookies(headers, "", &address.prefix());
+    remove_words_about_the_origin(headers, address);
+}
+
+/// Makes the headers of an upstream's answer those that the visitor gets. The
+/// upstream speaks of the port as being at `base`.
+pub(super) fn from_upstream(
+    headers: &mut HeaderMap,
+    arrival: &Arrival,
+    address: &Address,
+    base: &str,
+) {
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let moved = headers
+            .get(&name)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| moved_here(value, arrival, address, base));
+        if let Some(moved) = moved {
+            set(headers, name, &moved);
+        }
+    }
+    keep_cookies(headers, split_base(base).1, &address.prefix());
+    remove_words_about_the_origin(headers, address);
+}
+
+fn keep_cookies(headers: &mut HeaderMap, inside: &str, prefix: &str) {
     let cookies: Vec<HeaderValue> = headers
         .get_all(header::SET_COOKIE)
         .iter()
-        .filter_map(|cookie| kept_cookie(cookie, &address.prefix()))
+        .filter_map(|cookie| kept_cookie(cookie, inside, prefix))
         .collect();
     headers.remove(header::SET_COOKIE);
     for cookie in cookies {
         headers.append(header::SET_COOKIE, cookie);
     }
+}
+
+fn remove_words_about_the_origin(headers: &mut HeaderMap, address: &Address) {
     if address.form == Form::Path {
         for name in &OF_THE_ORIGIN {
             headers.remove(name);
@@ -197,11 +226,36 @@ fn moved(url: &str, arrival: &Arrival, address: &Address) -> Option<String> {
         .then(|| format!("{}{prefix}{path}", arrival.origin()))
 }
 
+/// A URL as the visitor needs it, if the upstream's is one of this port.
+fn moved_here(url: &str, arrival: &Arrival, address: &Address, base: &str) -> Option<String> {
+    let (origin, inside) = split_base(base);
+    let (own, path) = match url.strip_prefix(origin) {
+        Some(path) if path.is_empty() || path.starts_with(['/', '?', '#']) => {
+            (arrival.origin(), path)
+        }
+        _ if url.starts_with('/') && !url[1..].starts_with(['/', '\\']) => (String::new(), url),
+        _ => return None,
+    };
+    let path = path.strip_prefix(inside)?;
+    let is_below = path.is_empty() || path.starts_with(['/', '?', '#']);
+    is_below.then(|| format!("{own}{}{path}", address.prefix()))
+}
+
+/// Origin and path of a URL.
+fn split_base(base: &str) -> (&str, &str) {
+    let host = base.find("://").map_or(0, |scheme| scheme + 3);
+    let end = base[host..]
+        .find('/')
+        .map_or(base.len(), |path| host + path);
+    base.split_at(end)
+}
+
 /// A cookie that stays with this port: not for hosts above, and by path not for
-/// other paths.
-fn kept_cookie(cookie: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
+/// other paths. `inside` is what the paths of who sets it begin with.
+fn kept_cookie(cookie: &HeaderValue, inside: &str, prefix: &str) -> Option<HeaderValue> {
+    let is_at_root = prefix.is_empty() && inside.is_empty();
     let Ok(text) = cookie.to_str() else {
-        return Some(cookie.clone()).filter(|_| prefix.is_empty());
+        return Some(cookie.clone()).filter(|_| is_at_root);
     };
     let mut parts = text.split(';').map(str::trim);
     let pair = parts.next()?;
@@ -214,14 +268,17 @@ fn kept_cookie(cookie: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
     for part in parts {
         match name_of(part).as_str() {
             "domain" => {}
-            "path" if !prefix.is_empty() => {
+            "path" if !is_at_root => {
                 path = part.split_once('=').map(|(_, value)| value.trim());
             }
             _ => kept.push(part.to_owned()),
         }
     }
-    if !prefix.is_empty() {
-        let inner = path.filter(|path| path.starts_with('/') && !path.starts_with(prefix));
+    if !is_at_root {
+        let path = path.map(|path| path.strip_prefix(inside).unwrap_or(path));
+        let is_inner =
+            |path: &&str| path.starts_with('/') && (prefix.is_empty() || !path.starts_with(prefix));
+        let inner = path.filter(is_inner);
         kept.push(format!("Path={prefix}{}", inner.unwrap_or("/")));
     }
     HeaderValue::from_str(&kept.join("; ")).ok()

@@ -15,12 +15,13 @@ mod hygiene;
 mod ready;
 mod refusal;
 mod slots;
+mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::{OriginalUri, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -32,9 +33,9 @@ use facade_daytona::{
 };
 
 use crate::serve::Peer;
-use address::{Address, Arrival, Form, NoAddress};
+use address::{Address, Arrival, Form, Keys, NoAddress};
 use refusal::Refusal;
-use slots::Slots;
+use slots::{Slot, Slots};
 
 /// What a trusted proxy was asked for.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -89,7 +90,11 @@ pub(crate) async fn serve(
     let Some(arrival) = arrival else {
         return next.run(request).await;
     };
-    let address = match Address::of(&arrival, request.uri()) {
+    let keys = match previews.gate.has_upstream() {
+        true => Keys::Any,
+        false => Keys::Own,
+    };
+    let address = match Address::of(&arrival, request.uri(), keys) {
         None => return next.run(request).await,
         Some(Ok(address)) => address,
         Some(Err(NoAddress(message))) => {
@@ -157,6 +162,9 @@ impl Previews {
         if let Some(url) = self.better_url(asked, &request) {
             return Ok(redirect(&url, None));
         }
+        if let Some(upstream) = self.upstream_of(address) {
+            return self.visit_upstream(upstream, asked, request).await;
+        }
         let (mut parts, body) = request.into_parts();
         parts.uri = inner_uri(address)?;
         let admitted = self.admit(asked, &parts)?;
@@ -220,6 +228,18 @@ impl Previews {
         })
     }
 
+    fn take_slot(&self, sandbox: &str) -> Result<Slot, Refusal> {
+        self.slots.take(sandbox).ok_or_else(|| {
+            Refusal::transient(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "There are {} connections to this sandbox already; more are temporarily unavailable.",
+                    self.config.connections_max
+                ),
+            )
+        })
+    }
+
     async fn pass(
         &self,
         asked: &Asked,
@@ -228,15 +248,7 @@ impl Previews {
         body: Body,
     ) -> Result<Response, Refusal> {
         let Asked { arrival, address } = asked;
-        let slot = self.slots.take(&admitted.sandbox.id).ok_or_else(|| {
-            Refusal::transient(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!(
-                    "There are {} connections to this sandbox already; more are temporarily unavailable.",
-                    self.config.connections_max
-                ),
-            )
-        })?;
+        let slot = self.take_slot(admitted.sandbox.id.as_str())?;
         let stream = self.connect(&admitted.sandbox, address.port).await?;
         self.gate.strip(admitted, &mut parts);
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
@@ -313,6 +325,8 @@ fn toolbox_request(asked: &Asked, request: Request) -> Result<Request, Refusal> 
         return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
     };
     parts.uri = uri;
+    // The router notes where the request leads to now.
+    parts.extensions.remove::<OriginalUri>();
     if parts.headers.contains_key(&FORWARDED_HOST) {
         parts.headers.insert(FORWARDED_HOST, host.clone());
     }

@@ -2,6 +2,7 @@ use axum::http::Uri;
 use proptest::prelude::*;
 
 use super::*;
+use crate::preview::address::Keys;
 
 const KEY: &str = "abcdefghijkmnpqrstuvwxyz23";
 
@@ -9,7 +10,7 @@ fn place(host: &str, path: &str) -> (Arrival, Address) {
     let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_str(host).unwrap())]);
     let uri: Uri = path.parse().unwrap();
     let arrival = Arrival::of(&uri, &headers).unwrap();
-    let address = Address::of(&arrival, &uri).unwrap().unwrap();
+    let address = Address::of(&arrival, &uri, Keys::Any).unwrap().unwrap();
     (arrival, address)
 }
 
@@ -262,5 +263,88 @@ proptest! {
             prop_assert!(!got.get("set-cookie").is_some_and(|cookie|
                 cookie.to_str().unwrap().to_ascii_lowercase().contains("; domain")));
         }
+    }
+}
+
+/// What the upstream says comes back in the visitor's terms, whichever of the
+/// two forms either side has.
+#[test]
+fn an_upstreams_words_about_the_port_are_said_of_the_visitors_name_for_it() {
+    let path_base = format!("http://up:1/preview/{KEY}/3000");
+    let host_base = format!("https://3000-{KEY}.proxy.test");
+    let here = format!("/preview/{KEY}/3000");
+    for (place, base, given, got) in [
+        (by_path(), &host_base, "/login", format!("{here}/login")),
+        (
+            by_path(),
+            &host_base,
+            &*format!("{host_base}/a?b"),
+            format!("http://box:5266{here}/a?b"),
+        ),
+        (
+            by_path(),
+            &path_base,
+            &*format!("/preview/{KEY}/3000/a"),
+            format!("{here}/a"),
+        ),
+        (
+            by_host(),
+            &path_base,
+            &*format!("/preview/{KEY}/3000/a"),
+            "/a".to_owned(),
+        ),
+        (by_host(), &host_base, "/a", "/a".to_owned()),
+        (
+            by_host(),
+            &host_base,
+            "https://login.test/?to=x",
+            "https://login.test/?to=x".to_owned(),
+        ),
+        (
+            by_path(),
+            &host_base,
+            "//evil.test/",
+            "//evil.test/".to_owned(),
+        ),
+        (
+            by_path(),
+            &host_base,
+            &*format!("{host_base}.evil.test/"),
+            format!("{host_base}.evil.test/"),
+        ),
+    ] {
+        let mut headers = headers(&[("location", given)]);
+        from_upstream(&mut headers, &place.0, &place.1, base);
+        assert_eq!(headers["location"], got, "{base} {given}");
+    }
+    for (place, base, given, got) in [
+        (
+            by_path(),
+            &host_base,
+            "a=1; Domain=proxy.test; Path=/",
+            format!("a=1; Path={here}/"),
+        ),
+        (
+            by_path(),
+            &path_base,
+            &*format!("a=1; Path=/preview/{KEY}/3000/x"),
+            format!("a=1; Path={here}/x"),
+        ),
+        (
+            by_host(),
+            &path_base,
+            &*format!("a=1; Path=/preview/{KEY}/3000"),
+            "a=1; Path=/".to_owned(),
+        ),
+        (
+            by_host(),
+            &host_base,
+            "a=1; Domain=proxy.test; Path=/x",
+            "a=1; Path=/x".to_owned(),
+        ),
+    ] {
+        let mut headers = headers(&[("set-cookie", given)]);
+        from_upstream(&mut headers, &place.0, &place.1, base);
+        assert_eq!(headers["set-cookie"], got, "{base} {given}");
     }
 }
