@@ -189,6 +189,14 @@ async fn here(facade: &Facade, caller: &Caller, body: CreateBody) -> Result<Resp
             format!("Sandbox with name {name} already exists"),
         )));
     }
+    if let (Some(upstream), Some(name)) = (&facade.upstream, &body.name)
+        && upstream.has(name).await
+    {
+        return Err(NotHere::Other(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox with name {name} already exists at the upstream Daytona"),
+        )));
+    }
     let image = ready_image(facade, &source).await;
     match image.map_err(NotHere::image)? {
         Some(image) => {

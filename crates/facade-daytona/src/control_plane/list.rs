@@ -1,15 +1,21 @@
 //! Lists of sandboxes: filtered, sorted, and in three shapes. SDKs before 0.108
 //! want an array, those before 0.180 numbered pages, later ones a cursor.
+//!
+//! In front of a Daytona, its sandboxes follow those of this server. A list that
+//! lacked them would make who cleans up by it do damage, so there is none when
+//! the upstream does not answer.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use axum::{
     Json,
     extract::State,
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
+use sandbox::Error;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,6 +26,7 @@ use crate::{
     Facade, annotation,
     error::{ApiError, ApiResult},
     extract::QueryOf,
+    upstream::{Items, Listing},
     version::SdkVersion,
 };
 
@@ -29,6 +36,9 @@ const CURSORS: SdkVersion = SdkVersion::new(0, 180);
 const LIMIT_DEFAULT: usize = 100;
 /// Most sandboxes in an answer.
 const LIMIT_MAX: usize = 200;
+/// What cursors begin with that go on among the upstream's sandboxes; none of
+/// this server has the dot.
+const AT_UPSTREAM: &str = "daytona.";
 
 /// The query as pairs: some parameters are repeated.
 pub(crate) type Pairs = QueryOf<Vec<(String, String)>>;
@@ -38,13 +48,60 @@ pub(crate) async fn list(
     State(facade): State<Facade>,
     caller: Caller,
     QueryOf(pairs): Pairs,
+    headers: HeaderMap,
 ) -> ApiResult<Response> {
     let query = ListQuery::of(&pairs)?;
-    let found = select(&facade, &caller, &query).await?;
+    let listing = Listing {
+        headers: &headers,
+        pairs: &pairs,
+        base: &caller.base,
+    };
     if caller.version < CURSORS {
-        let all: Vec<SandboxDto> = found.iter().map(|shown| dto(&caller, shown)).collect();
+        let found = select(&facade, &caller, &query).await?;
+        let mut all = items(&caller, &found)?;
+        if let Some(upstream) = &facade.upstream {
+            all.append(&mut upstream.all(&listing).await?);
+        }
         return Ok(Json(all).into_response());
     }
+    let mut page = CursorPage::default();
+    let limit = query.limit();
+    let at_upstream = query.cursor.as_deref().and_then(after_own);
+    if at_upstream.is_none() {
+        page = own_page(&facade, &caller, &query).await?;
+    }
+    if let Some(upstream) = &facade.upstream
+        && page.next_cursor.is_none()
+    {
+        let room = limit - page.items.len();
+        let next = match room {
+            0 => Some(String::new()),
+            room => {
+                let (mut more, next) = upstream
+                    .page_after(
+                        &listing,
+                        at_upstream.filter(|cursor| !cursor.is_empty()),
+                        room,
+                    )
+                    .await?;
+                page.items.append(&mut more);
+                next
+            }
+        };
+        page.next_cursor = next.map(|next| format!("{AT_UPSTREAM}{next}"));
+    }
+    Ok(Json(page).into_response())
+}
+
+/// The cursor of the upstream in one of a list that has come to its sandboxes:
+/// `Some("")` before the first of them.
+fn after_own(cursor: &str) -> Option<&str> {
+    cursor.strip_prefix(AT_UPSTREAM)
+}
+
+/// A page of the sandboxes of this server.
+async fn own_page(facade: &Facade, caller: &Caller, query: &ListQuery) -> ApiResult<CursorPage> {
+    let found = select(facade, caller, query).await?;
     let after = query.cursor.as_deref().map(Position::decode).transpose()?;
     let rest: Vec<&Shown> = found
         .iter()
@@ -57,12 +114,10 @@ pub(crate) async fn list(
     let limit = query.limit();
     let next_cursor =
         (rest.len() > limit).then(|| Position::of(rest[limit - 1], query.sort).encode());
-    let items = rest.iter().take(limit).map(|shown| dto(&caller, shown));
-    Ok(Json(CursorPage {
-        items: items.collect(),
+    Ok(CursorPage {
+        items: items(caller, rest.into_iter().take(limit))?,
         next_cursor,
     })
-    .into_response())
 }
 
 /// `GET /sandbox/paginated`.
@@ -70,21 +125,47 @@ pub(crate) async fn paginated(
     State(facade): State<Facade>,
     caller: Caller,
     QueryOf(pairs): Pairs,
+    headers: HeaderMap,
 ) -> ApiResult<Response> {
     let query = ListQuery::of(&pairs)?;
-    let found = select(&facade, &caller, &query).await?;
-    let all: Vec<SandboxDto> = found.iter().map(|shown| dto(&caller, shown)).collect();
-    Ok(Json(NumberedPage::of(all, query.page, query.limit())).into_response())
+    let limit = query.limit();
+    let own = items(&caller, &select(&facade, &caller, &query).await?)?;
+    let own_total = own.len();
+    let mut page = NumberedPage::of(own, query.page, limit);
+    if let Some(upstream) = &facade.upstream {
+        let listing = Listing {
+            headers: &headers,
+            pairs: &pairs,
+            base: &caller.base,
+        };
+        let first = query.page.saturating_sub(1).saturating_mul(limit);
+        let first = first.saturating_sub(own_total);
+        let room = limit - page.items.len();
+        let (mut more, total) = upstream.slice(&listing, first, room, limit).await?;
+        page.items.append(&mut more);
+        page.total = own_total.saturating_add(total);
+        page.total_pages = page.total.div_ceil(limit);
+    }
+    Ok(Json(page).into_response())
 }
 
-fn dto(caller: &Caller, shown: &Shown) -> SandboxDto {
-    SandboxDto::of(shown, &caller.base, caller.version)
+/// Sandboxes of this server as the caller is told them.
+fn items<'a>(caller: &Caller, all: impl IntoIterator<Item = &'a Shown>) -> ApiResult<Items> {
+    let written = all.into_iter().map(|shown| {
+        let dto = SandboxDto::of(shown, &caller.base, caller.version);
+        serde_json::value::to_raw_value(&dto)
+    });
+    written.collect::<Result<_, _>>().map_err(|error| {
+        Error::internal("a sandbox cannot be written as JSON")
+            .with_source(error)
+            .into()
+    })
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CursorPage {
-    items: Vec<SandboxDto>,
+    items: Items,
     /// The key must be there.
     next_cursor: Option<String>,
 }

@@ -28,6 +28,8 @@ use crate::error::{ApiError, ApiResult};
 
 /// How long a question of this server may take.
 const ASK_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a creation waits to hear whether its name is taken at the upstream.
+const NAME_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the upstream's configuration counts.
 const CONFIG_TTL: Duration = Duration::from_secs(300);
 /// How long it is not asked for again when it could not be had.
@@ -200,6 +202,21 @@ impl Upstream {
             .links
             .put(place, (link.clone(), Instant::now()));
         Ok(link)
+    }
+
+    /// Whether the upstream has a sandbox of this name. One that cannot be asked
+    /// has no say in it: a name is worth no more than that.
+    pub(crate) async fn has(&self, name: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Found {
+            state: Option<String>,
+        }
+        let target = format!("/sandbox/{name}");
+        let asking = self.ask::<Found>(&target);
+        match tokio::time::timeout(NAME_TIME_MAX, asking).await {
+            Ok(Ok(found)) => found.state.as_deref() != Some("destroyed"),
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
     async fn config(&self) -> ApiResult<Config> {

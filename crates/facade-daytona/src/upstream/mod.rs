@@ -18,6 +18,7 @@ mod address;
 mod control_plane;
 mod header;
 mod link;
+mod list;
 mod path;
 mod preview;
 mod rewrite;
@@ -33,6 +34,7 @@ use reqwest::{Certificate, Client, Url, redirect::Policy};
 use sandbox::{Error, Result};
 
 use self::address::Addresses;
+pub(crate) use self::list::{Items, Listing};
 pub use self::preview::{NotVisited, PortVisit, Visited};
 pub(crate) use self::{control_plane::pass_unknown, toolbox::pass_toolbox};
 

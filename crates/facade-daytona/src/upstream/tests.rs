@@ -204,5 +204,6 @@ impl Recorded {
 }
 
 mod control_plane;
+mod list;
 mod preview;
 mod toolbox;
