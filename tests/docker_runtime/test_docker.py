@@ -186,6 +186,31 @@ def test_sandboxes_outlive_a_killed_server_and_a_restarted_engine(engine: Engine
     server.check_log()
 
 
+def test_containers_that_nobody_knows_are_counted_and_removed_at_the_next_start(engine: Engine) -> None:
+    server = Server(env=settings(engine), ephemeral=False)
+    try:
+        scope = f"dev.sandboxai.scope={server.scope}"
+        engine.docker("create", "--label", scope, "--network", "none", IMAGE, "sh")
+        unknown = "s" * 26
+        named = ["--name", f"sandboxai-{unknown}", "--label", f"dev.sandboxai.id={unknown}"]
+        engine.docker("create", "--label", scope, *named, "--network", "none", IMAGE, "sh")
+        deadline = time.monotonic() + 60
+        while True:
+            page = httpx.get(f"{server.url}/metrics", timeout=30).text
+            if 'sandboxai_leaks{kind="container"} 1' in page and 'sandboxai_leaks{kind="sandbox"} 1' in page:
+                break
+            assert time.monotonic() < deadline, page
+            time.sleep(1)
+        server.kill()
+        server.restart()
+        assert engine.docker("ps", "-aq", "--filter", f"label={scope}").stdout.decode().split() == [], "swept"
+        page = httpx.get(f"{server.url}/metrics", timeout=30).text
+        assert 'sandboxai_leaks{kind="container"} 0' in page and 'sandboxai_leaks{kind="sandbox"} 0' in page
+    finally:
+        server.stop()
+    server.check_log()
+
+
 @pytest.mark.slow
 def test_the_plans_steps_pass_on_docker(engine: Engine) -> None:
     from conftest import STATE_DIR

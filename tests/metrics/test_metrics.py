@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+import uuid
 from pathlib import Path
 from typing import Dict, Iterator, List
 
@@ -113,6 +114,32 @@ def test_a_known_workload_is_counted_exactly(fresh: Server) -> None:
     assert not [series for series in after if "box-" in series], "series of sandboxes that have ended"
 
 
+def test_what_belongs_to_no_sandbox_is_counted_until_it_is_removed(fresh: Server) -> None:
+    boxes = workload(fresh)
+    assert scrape(fresh)['sandboxai_leaks{kind="control_group"}'] == 0
+    # In the alphabet of ids.
+    stray = "stray" + uuid.uuid4().hex[:21].translate(str.maketrans("01", "zz"))
+    # Beside a sandbox's own, in each hierarchy.
+    own = boxes[0].info()["uid"]
+    groups = [group.with_name(stray) for group in Path("/sys/fs/cgroup").glob(f"**/sandboxai/{own}")]
+    assert groups
+    until = time.monotonic() + PATIENCE_S
+    while (counted := scrape(fresh))['sandboxai_leaks{kind="control_group"}'] == 0:
+        for group in groups:
+            group.mkdir(exist_ok=True)
+        assert time.monotonic() < until, counted
+        time.sleep(1)
+    assert counted['sandboxai_leaks{kind="control_group"}'] == 1
+    assert counted['sandboxai_leaks{kind="sandbox"}'] == 0
+    for box in boxes:
+        box.delete()
+    # The start of a server sweeps.
+    fresh.stop()
+    fresh.restart()
+    assert not [group for group in groups if group.exists()]
+    assert scrape(fresh)['sandboxai_leaks{kind="control_group"}'] == 0
+
+
 def test_requests_are_counted_by_route_and_never_by_path(fresh: Server) -> None:
     for path in ("/v1/spaces/default/sandboxes/nobody", "/v1/spaces/default/sandboxes/nobody-else", "/no/such/path"):
         assert httpx.get(f"{fresh.url}{path}").status_code == 404
@@ -188,7 +215,8 @@ def test_prometheus_scrapes_and_answers_every_query(fresh: Server, tmp_path: Pat
                 # Two scrapes make a rate.
                 if any(float(found["value"][1]) >= 2 for found in query("sum_over_time(up[1m])")["data"]["result"]):
                     break
-            except (httpx.HTTPError, KeyError):
+            # While it starts it says so in words.
+            except (httpx.HTTPError, KeyError, ValueError):
                 pass
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.3)

@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Clock, Config, Sandbox, StateChange, image::Jobs, metrics::Metrics, registry::Registry,
-    resident::Resident, store::Store,
+    Clock, Config, Sandbox, StateChange, image::Jobs, leak::Leaks, metrics::Metrics,
+    registry::Registry, resident::Resident, store::Store,
 };
 
 /// Changes of state that a slow watcher may be behind.
@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) image_jobs: Jobs,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
+    /// What nobody needs, as far as it was seen.
+    pub(crate) leaks: Leaks,
     /// What gets images from registries; unset when nothing may be fetched.
     pub(crate) fetch: OnceLock<Arc<dyn Fetch>>,
     /// Lets so many creations happen at once.
@@ -59,6 +61,7 @@ impl Core {
             registry: Registry::default(),
             image_jobs: Jobs::default(),
             metrics: Arc::new(Metrics::new()),
+            leaks: Leaks::default(),
             fetch: OnceLock::new(),
             creations,
             changes: broadcast::Sender::new(CHANGES_KEPT),

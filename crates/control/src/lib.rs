@@ -20,6 +20,7 @@ mod core;
 mod image;
 mod inside;
 mod jobs;
+mod leak;
 mod lease;
 mod lifecycle;
 mod metrics;

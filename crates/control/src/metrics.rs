@@ -73,6 +73,11 @@ struct SandboxLabels {
     name: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LeakLabel {
+    kind: String,
+}
+
 /// Makes histograms with our bounds.
 #[derive(Clone, Copy)]
 struct Durations;
@@ -113,6 +118,7 @@ struct Scraped {
     cpu: Family<SandboxLabels, Counter<f64, AtomicU64>>,
     processes: Family<SandboxLabels, Gauge>,
     age: Family<SandboxLabels, Gauge>,
+    leaks: Family<LeakLabel, Gauge>,
     memory_in_all: Gauge,
     uptime: Gauge<f64, AtomicU64>,
 }
@@ -149,6 +155,11 @@ impl Scraped {
             "sandboxai_sandbox_age_seconds",
             "Time since a sandbox was created",
             self.age.clone(),
+        );
+        registry.register(
+            "sandboxai_leaks",
+            "Things on the host that belong to no sandbox, by kind",
+            self.leaks.clone(),
         );
         registry.register(
             "sandboxai_sandboxes_memory_bytes",
@@ -278,13 +289,24 @@ impl Metrics {
         self.ended.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    fn render(&self, measured: &[(Sandbox, Option<Usage>)], now_ms: i64) -> String {
+    fn render(
+        &self,
+        measured: &[(Sandbox, Option<Usage>)],
+        leaks: Option<BTreeMap<String, usize>>,
+        now_ms: i64,
+    ) -> String {
         let scraped = self.scraped();
         scraped.states.clear();
         scraped.memory.clear();
         scraped.cpu.clear();
         scraped.processes.clear();
         scraped.age.clear();
+        // Left out while it cannot be told.
+        scraped.leaks.clear();
+        for (kind, count) in leaks.into_iter().flatten() {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            scraped.leaks.get_or_create(&LeakLabel { kind }).set(count);
+        }
         let (mut active, mut memory) = (0i64, 0i64);
         for (sandbox, usage) in measured {
             let state = sandbox.state.as_str();
@@ -382,11 +404,11 @@ impl Control {
                 (sandbox, usage.and_then(Result::ok))
             })
             .buffer_unordered(MEASURED_AT_ONCE)
-            .collect::<Vec<_>>()
-            .await;
+            .collect::<Vec<_>>();
+        let (measured, leaks) = tokio::join!(measured, self.core.leaks.count(&self.core));
         self.core
             .metrics
-            .render(&measured, self.core.clock.now_ms())
+            .render(&measured, leaks, self.core.clock.now_ms())
     }
 }
 

@@ -25,8 +25,8 @@ use bollard::{
 };
 use futures_util::StreamExt as _;
 use sandbox::{
-    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Images, Limits, Result,
-    Runtime, RuntimeClass, Spec, StepTime, Usage,
+    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Images, Leftovers,
+    Limits, Result, Runtime, RuntimeClass, Spec, StepTime, Usage,
 };
 use tokio::{
     sync::OwnedMutexGuard,
@@ -86,7 +86,7 @@ pub(crate) async fn connect(host: &str) -> Result<bollard::Docker> {
 #[derive(Debug)]
 pub struct Docker {
     pub(crate) engine: bollard::Docker,
-    config: Config,
+    pub(crate) config: Config,
     /// The agent's program on the host.
     agent: String,
     seccomp: Option<String>,
@@ -125,6 +125,7 @@ impl Docker {
         if let Err(reason) = &network_open {
             tracing::warn!(reason, "sandboxes have no network");
         }
+        sweep(&engine, &config.scope).await?;
         let runtime_classes = runtime_classes(&engine, &config).await?;
         Ok(Self {
             engine,
@@ -414,6 +415,45 @@ impl Steps {
     }
 }
 
+/// The containers of a scope.
+async fn containers(engine: &bollard::Docker, scope: &str) -> Result<Vec<ContainerSummary>> {
+    let label = format!("{SCOPE_LABEL}={scope}");
+    let options = ListContainersOptionsBuilder::default()
+        .all(true)
+        .filters(&HashMap::from([("label", vec![label])]))
+        .build();
+    let containers = engine.list_containers(Some(options)).await;
+    containers.map_err(|error| failed("list the containers", error))
+}
+
+/// The ids of containers of a scope that are no sandboxes: those that images are
+/// derived by.
+async fn nobodys(engine: &bollard::Docker, scope: &str) -> Result<Vec<String>> {
+    let containers = containers(engine, scope).await?.into_iter();
+    let nobodys = containers.filter_map(|container| {
+        let id = container.id.clone();
+        id.filter(|_| found(container).is_none())
+    });
+    Ok(nobodys.collect())
+}
+
+/// Removes what a server left that was killed while it derived an image.
+async fn sweep(engine: &bollard::Docker, scope: &str) -> Result<()> {
+    for container in nobodys(engine, scope).await? {
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        match engine.remove_container(&container, Some(options)).await {
+            Err(error) if !is_missing(&error) && !is_conflict(&error) => {
+                return Err(failed("remove a container that is nobody's", error));
+            }
+            _ => tracing::info!(container, "removed what is nobody's"),
+        }
+    }
+    Ok(())
+}
+
 /// A sandbox of a list; `None` for what is no sandbox of ours.
 fn found(summary: ContainerSummary) -> Option<Found> {
     let labels = summary.labels.unwrap_or_default();
@@ -634,13 +674,7 @@ impl Runtime for Docker {
     }
 
     async fn list(&self) -> Result<Vec<Found>> {
-        let label = format!("{SCOPE_LABEL}={}", self.config.scope);
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&HashMap::from([("label", vec![label])]))
-            .build();
-        let containers = self.engine.list_containers(Some(options)).await;
-        let containers = containers.map_err(|error| failed("list the containers", error))?;
+        let containers = containers(&self.engine, &self.config.scope).await?;
         Ok(containers.into_iter().filter_map(found).collect())
     }
 
@@ -673,6 +707,14 @@ impl Runtime for Docker {
                 .unwrap_or(0),
             oom_kills: 0,
         })
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Leftovers>> {
+        let nobodys = nobodys(&self.engine, &self.config.scope).await?;
+        Ok(vec![Leftovers {
+            kind: "container".to_owned(),
+            objects: nobodys,
+        }])
     }
 
     fn images(&self) -> Option<&dyn Images> {

@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::{
     Docker,
-    container::{running_name, stopped_name},
+    container::{SCOPE_LABEL, running_name, stopped_name},
     error::{failed, is_missing},
 };
 
@@ -207,6 +207,11 @@ impl Images for Docker {
         let body = ContainerCreateBody {
             image: Some(image.to_string()),
             entrypoint: Some(vec!["/never-started".to_owned()]),
+            // So that it is found should this server be killed before it is removed.
+            labels: Some(HashMap::from([(
+                SCOPE_LABEL.to_owned(),
+                self.config.scope.clone(),
+            )])),
             ..ContainerCreateBody::default()
         };
         let made = self

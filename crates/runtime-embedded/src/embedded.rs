@@ -15,8 +15,8 @@ use std::{
 use async_trait::async_trait;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sandbox::{
-    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Image, Limits, Result,
-    Runtime, Spec, StepTime, Usage,
+    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Image, Leftovers,
+    Limits, Result, Runtime, Spec, StepTime, Usage,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     Config, Spawner,
     cgroup::{self, Cgroups},
+    doctor::LEAK_KINDS,
     error::{At as _, Step},
     image::Store,
     layout::Layout,
@@ -476,6 +477,23 @@ impl Runtime for Embedded {
             .usage(id.as_str())?
             .ok_or_else(|| Error::not_found(format!("there is no sandbox {id}")))
     }
+
+    async fn leftovers(&self) -> Result<Vec<Leftovers>> {
+        let leaks = match self.ask(&Request::Leaks, REQUEST_DEADLINE).await? {
+            (Answer::Leaks { leaks }, _) => leaks,
+            (other, _) => return Err(unexpected(&other)),
+        };
+        let of = |kind: &str| Leftovers {
+            kind: kind.replace(' ', "_"),
+            objects: leaks
+                .iter()
+                .filter(|(of_kind, _)| of_kind == kind)
+                .map(|(_, object)| object.clone())
+                .collect(),
+        };
+        Ok(LEAK_KINDS.map(of).to_vec())
+    }
+
     fn images(&self) -> Option<&dyn sandbox::Images> {
         Some(self)
     }

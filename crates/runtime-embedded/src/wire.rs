@@ -64,6 +64,8 @@ pub(crate) enum Request {
         id: String,
     },
     List,
+    /// What belongs to no known sandbox, of any scope.
+    Leaks,
     /// Descriptors of a running sandbox, for a server that has just started.
     Adopt {
         id: String,
@@ -104,6 +106,10 @@ pub(crate) enum Answer {
     Done,
     List {
         sandboxes: Vec<Listed>,
+    },
+    /// Pairs of kind and object, the first of them.
+    Leaks {
+        leaks: Vec<(String, String)>,
     },
     Images {
         images: Vec<ImageWords>,

@@ -21,7 +21,8 @@ pub use id::{Id, Name, Space};
 pub use images::{FoundImage, ImageConfig, Images, NewImage};
 pub use limits::{Limits, Usage};
 pub use runtime::{
-    AgentStream, ByteStream, Capabilities, Condition, Created, Ended, Found, Runtime, StepTime,
+    AgentStream, ByteStream, Capabilities, Condition, Created, Ended, Found, Leftovers, Runtime,
+    StepTime,
 };
 pub use spec::{Image, Lease, NetworkMode, RuntimeClass, Spec};
 pub use state::{EndReason, State};

@@ -59,6 +59,15 @@ pub struct Found {
     pub host_restarted: bool,
 }
 
+/// Things of one kind that a runtime has made and that no sandbox of it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftovers {
+    /// What kind of thing, as lower-case words joined by `_`, e.g. `control_group`.
+    pub kind: String,
+    /// Which ones, in the words of the host.
+    pub objects: Vec<String>,
+}
+
 /// How the first process of a sandbox ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -203,6 +212,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` when the runtime does not have the sandbox.
     async fn usage(&self, id: &Id) -> Result<Usage>;
+
+    /// What it has made on the host besides the sandboxes that it lists and all that
+    /// is theirs: by kind, kinds of which there is nothing included. What is just
+    /// being made or removed may be among it. Changes nothing.
+    ///
+    /// # Errors
+    /// When the host's state cannot be read.
+    async fn leftovers(&self) -> Result<Vec<Leftovers>> {
+        Ok(Vec::new())
+    }
+
     /// Its images; `None` when it leaves them to somebody else.
     fn images(&self) -> Option<&dyn Images> {
         None

@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use sandbox::{
-    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Kind, Limits, Result,
-    Runtime, Spec, StepTime, Usage,
+    AgentStream, Capabilities, Condition, Created, Ended, Error, Found, Id, Kind, Leftovers,
+    Limits, Result, Runtime, Spec, StepTime, Usage,
 };
 use tokio::sync::watch;
 
@@ -52,6 +52,8 @@ pub struct Behaviour {
     pub memory_in_use: u64,
     /// Images that exist; empty means that every image exists.
     pub images: Vec<String>,
+    /// What lies around besides sandboxes.
+    pub leftovers: Vec<String>,
     /// Whether new sandboxes have an agent that never answers.
     pub agents_are_silent: bool,
     /// Whether new sandboxes end right after they were made.
@@ -514,6 +516,14 @@ impl Runtime for FakeRuntime {
             oom_kills: 0,
         })
     }
+
+    async fn leftovers(&self) -> Result<Vec<Leftovers>> {
+        Ok(vec![Leftovers {
+            kind: "thing".to_owned(),
+            objects: self.lock().behaviour.leftovers.clone(),
+        }])
+    }
+
     fn images(&self) -> Option<&dyn sandbox::Images> {
         Some(self)
     }

@@ -140,3 +140,41 @@ async fn a_phase_is_counted_once_for_each_creation() {
         assert_eq!(value(&bed, series).await, expected, "{series}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_what_stays_is_a_leak() {
+    let bed = Bed::new().await;
+    let leaks = async |kind: &str| {
+        let series = format!("sandboxai_leaks{{kind=\"{kind}\"}} ");
+        value(&bed, &series).await
+    };
+    let leave = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        bed.runtime.behave(|behaviour| behaviour.leftovers = names);
+    };
+    leave(&["stays", "passes"]);
+    assert_eq!(leaks("thing").await, 0.0, "it may be just in the making");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    leave(&["stays", "passes too"]);
+    assert_eq!(leaks("thing").await, 0.0);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(leaks("thing").await, 1.0);
+    // A sandbox that nobody knows counts as well.
+    let stranger = sandbox::Id::random().unwrap();
+    let spec = bed.create("known").await.unwrap().sandbox.spec;
+    sandbox::Runtime::create(&bed.runtime, &stranger, &spec)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(leaks("sandbox").await, 0.0);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(leaks("sandbox").await, 1.0);
+    leave(&[]);
+    crate::recover::sweep(&bed.control.core).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let page = bed.control.metrics().await;
+    for kind in ["thing", "sandbox"] {
+        let none = format!("sandboxai_leaks{{kind=\"{kind}\"}} 0\n");
+        assert!(page.contains(&none), "{page}");
+    }
+}

@@ -12,6 +12,9 @@ use crate::{
     Config, cgroup, layout::Layout, network, process::Identity, record::Record, slot::Slots,
 };
 
+/// The kinds of leaks that there are.
+pub(crate) const KINDS: [&str; 6] = ["slot", "folder", "trash", "socket", "control group", "link"];
+
 /// Something on the host that belongs to no known sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
@@ -34,11 +37,15 @@ impl Leak {
 /// server is just making or removing may appear.
 #[must_use]
 pub fn leaks(config: &Config) -> Vec<Leak> {
-    let layout = Layout::of(config);
+    leaks_in(&Layout::of(config))
+}
+
+/// The same for whoever knows the folders already.
+pub(crate) fn leaks_in(layout: &Layout) -> Vec<Leak> {
     let mut leaks = Vec::new();
     let mut known = BTreeSet::new();
     let mut slots = BTreeSet::new();
-    for (slot, holder, stale) in Slots::new(&layout).held() {
+    for (slot, holder, stale) in Slots::new(layout).held() {
         if stale {
             leaks.push(Leak::new("slot", format!("{slot} of {}", holder.id)));
         } else {
@@ -60,7 +67,7 @@ pub fn leaks(config: &Config) -> Vec<Leak> {
             leaks.push(Leak::new("socket", path.display().to_string()));
         }
     }
-    leaks.extend(groups(&layout, &known));
+    leaks.extend(groups(layout, &known));
     leaks.extend(
         network::links()
             .into_iter()

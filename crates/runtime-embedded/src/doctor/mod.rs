@@ -20,6 +20,7 @@ use crate::{
 };
 
 use host::Host;
+pub(crate) use leak::{KINDS as LEAK_KINDS, leaks_in};
 pub use leak::{Leak, leaks};
 
 /// The first kernel on which overlayfs takes id-mapped layers.

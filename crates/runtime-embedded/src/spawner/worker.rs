@@ -13,6 +13,7 @@ use super::{
     keep, sweep, teardown,
 };
 use crate::{
+    doctor,
     error::{At as _, Error, Step},
     image::Store,
     network,
@@ -23,6 +24,9 @@ use crate::{
 /// How long a creation may take, as the server sees it: longer than the worker
 /// gives itself.
 pub(crate) const CREATE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Leaks told at most; there should be none at all.
+const LEAKS_MAX: usize = 10_000;
 
 /// How long an answer may take to be taken.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,6 +45,7 @@ pub(super) enum Job {
     Pause(Id),
     Resume(Id),
     List,
+    Leaks,
     Adopt(Id),
     Sweep,
     Images(Box<ImageJob>),
@@ -72,6 +77,7 @@ impl Job {
             Request::Pause { id } => Self::Pause(id.parse()?),
             Request::Resume { id } => Self::Resume(id.parse()?),
             Request::List => Self::List,
+            Request::Leaks => Self::Leaks,
             Request::Adopt { id } => Self::Adopt(id.parse()?),
             Request::Sweep => Self::Sweep,
             Request::Images { request } => {
@@ -169,6 +175,7 @@ fn work(host: &Host, job: Job, reply: &OwnedFd) {
             .map(|()| Answer::Done),
         Job::Images(job) => job.run(host),
         Job::List => list(host).map(|sandboxes| Answer::List { sandboxes }),
+        Job::Leaks => Ok(leaks(host)),
         Job::Sweep => {
             let trash = sweep::run(host);
             answer(Ok(Answer::Done), reply);
@@ -253,6 +260,13 @@ fn list(host: &Host) -> sandbox::Result<Vec<Listed>> {
         });
     }
     Ok(sandboxes)
+}
+
+fn leaks(host: &Host) -> Answer {
+    let leaks = doctor::leaks_in(&host.layout).into_iter().take(LEAKS_MAX);
+    Answer::Leaks {
+        leaks: leaks.map(|leak| (leak.kind, leak.object)).collect(),
+    }
 }
 
 fn adopt(host: &Host, id: &Id, reply: &OwnedFd) {
