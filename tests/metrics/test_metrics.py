@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -15,13 +14,9 @@ from typing import Dict, Iterator, List
 import httpx
 import pytest
 import sandboxai
-from conftest import ROOT, Server
+from conftest import PATIENCE_S, Server
+from prometheus import DEPLOY, RULES, prometheus
 from sandboxai import Sandbox
-
-DEPLOY = ROOT / "deploy"
-RULES = DEPLOY / "prometheus/alerts.yml"
-#: How long Prometheus may take until it has scraped, seconds.
-PATIENCE_S = 30
 
 
 @pytest.fixture()
@@ -192,40 +187,11 @@ def test_promtool_accepts_the_rules_and_their_tests() -> None:
 
 
 def test_prometheus_scrapes_and_answers_every_query(fresh: Server, tmp_path: Path) -> None:
-    prometheus = shutil.which("prometheus")
-    assert prometheus, "scripts/setup.sh --test installs it"
     boxes = workload(fresh)
-    config = (DEPLOY / "prometheus/prometheus.yml").read_text()
-    assert "127.0.0.1:5266" in config and "scrape_interval: 15s" in config
-    config = config.replace("127.0.0.1:5266", fresh.url.split("//")[1]).replace("scrape_interval: 15s", "scrape_interval: 1s")
-    (tmp_path / "prometheus.yml").write_text(config)
-    shutil.copy(RULES, tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen(
-            [prometheus, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-             f"--web.listen-address={address}"], stdout=log, stderr=log)
-    try:
-        query = lambda text: httpx.get(f"http://{address}/api/v1/query", params={"query": text}).json()  # noqa: E731
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                # Two scrapes make a rate.
-                if any(float(found["value"][1]) >= 2 for found in query("sum_over_time(up[1m])")["data"]["result"]):
-                    break
-            # While it starts it says so in words.
-            except (httpx.HTTPError, KeyError, ValueError):
-                pass
-            assert time.monotonic() < until, (tmp_path / "log").read_text()
-            time.sleep(0.3)
+    with prometheus(fresh.url, tmp_path) as running:
         for text in queries():
-            assert query(text)["status"] == "success", text
-        counted = query('sandbox_operations_total{operation_type="run_shell_command",status="success"}')
+            assert running.query(text)["status"] == "success", text
+        counted = running.query('sandbox_operations_total{operation_type="run_shell_command",status="success"}')
         assert counted["data"]["result"][0]["value"][1] == "5"
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
     for box in boxes:
         box.delete()

@@ -43,10 +43,8 @@ impl Client {
         let base = url.trim_end_matches('/');
         let base = base.strip_suffix("/v1").unwrap_or(base);
         let base = Url::parse(base).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
-        if base.scheme() != "http" || base.host_str().is_none() {
-            return Err(wrong(
-                "is not an http address; for TLS use a tunnel such as `ssh -L`",
-            ));
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(wrong("is neither an http nor an https address"));
         }
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -73,11 +71,11 @@ impl Client {
         self.path(&format!("/v1/spaces/{}/sandboxes", self.space))
     }
 
-    /// Something of the server as a whole; `path` needs no escaping.
+    /// Something of the server as a whole, below its address; `path` needs no escaping.
     pub(super) fn path(&self, path: &str) -> Target<'_> {
         Target {
             client: self,
-            path: path.to_owned(),
+            path: format!("{}{path}", self.base.path().trim_end_matches('/')),
             query: Vec::new(),
         }
     }
@@ -208,6 +206,26 @@ impl Target<'_> {
     pub(super) async fn put(self, body: &Value) -> Result<Value, Failure> {
         let request = self.request(Method::PUT).timeout(ANSWER_TIMEOUT);
         self.value(request.json(body)).await
+    }
+
+    /// POST of a body of some type, for JSON.
+    pub(super) async fn post_as(self, content_type: &str, body: String) -> Result<Value, Failure> {
+        let request = self
+            .request(Method::POST)
+            .header(reqwest::header::CONTENT_TYPE, content_type)
+            .timeout(ANSWER_TIMEOUT)
+            .body(body);
+        self.value(request).await
+    }
+
+    /// GET of a text.
+    pub(super) async fn text(self) -> Result<String, Failure> {
+        let request = self.request(Method::GET).timeout(ANSWER_TIMEOUT);
+        let answer = self.client.send(request).await?;
+        answer
+            .text()
+            .await
+            .map_err(|error| self.client.unreachable(&error))
     }
 
     /// DELETE.

@@ -1,5 +1,7 @@
 //! `sandboxai doctor`: what this machine can do, and whether a move may go on.
 
+mod checklist;
+
 use std::path::PathBuf;
 
 use runtime_docker::doctor::{Change, DAEMON_JSON};
@@ -14,6 +16,7 @@ use crate::{
     failure::Failure,
     serve::{docker_config, embedded_config},
 };
+use checklist::Checklist;
 
 /// Flags of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -25,8 +28,10 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "FILE", default_value = DAEMON_JSON)]
     daemon_json: PathBuf,
     /// Instead: what on this machine belongs to no known sandbox
-    #[arg(long, conflicts_with_all = ["runtime", "daemon_json"])]
+    #[arg(long, conflicts_with_all = ["runtime", "daemon_json", "checklist"])]
     leaks: bool,
+    #[command(flatten)]
+    checklist: checklist::Options,
 }
 
 /// What was found about the runtime.
@@ -41,6 +46,14 @@ pub(super) fn main(context: &Context, doctor: &Doctor) -> Result<ExitCode, Failu
     let config = context.config()?;
     if doctor.leaks {
         return leaks(context, &embedded_config(&config));
+    }
+    if let Some(list) = doctor.checklist.checklist {
+        // Before there are threads; and as root, so only where a line needs it.
+        let runtime = match list {
+            Checklist::BeforeMigration => examine(&config, doctor)?.checks,
+            _ => Vec::new(),
+        };
+        return super::block_on(checklist::main(context, list, &doctor.checklist, runtime));
     }
     let findings = examine(&config, doctor)?;
     let failed = findings
