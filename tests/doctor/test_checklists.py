@@ -14,6 +14,8 @@ import httpx
 import pytest
 from conftest import BINARY, PATIENCE_S, ROOT, Server
 from prometheus import Prometheus, prometheus
+from rollout.conftest import KEY as FRONT_KEY
+from rollout.conftest import Pair
 from sandboxai import Sandbox
 
 KEY = "a-key-for-the-checklists"
@@ -40,9 +42,9 @@ def watched(keyed: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-def run(url: str, checklist: str, *words: str) -> Dict[str, Dict[str, str]]:
+def run(url: str, checklist: str, *words: str, key: str = KEY) -> Dict[str, Dict[str, str]]:
     """The lines of a list by name; the exit code must say what they say."""
-    environment = {**os.environ, "SANDBOXAI_URL": url, "SANDBOXAI_API_KEY": KEY, "PYTHONPATH": str(ROOT / "python")}
+    environment = {**os.environ, "SANDBOXAI_URL": url, "SANDBOXAI_API_KEY": key, "PYTHONPATH": str(ROOT / "python")}
     command = [BINARY, "--json", "doctor", "--checklist", checklist, *words]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     said = json.loads(ran.stdout)
@@ -223,3 +225,40 @@ def test_before_daytona_is_given_up_without_a_rollout_in_the_server() -> None:
     finally:
         server.stop()
         server.check_log()
+
+
+def test_a_rollout_in_the_server_is_judged_by_what_it_tells() -> None:
+    pair = Pair()
+
+    def of(checklist: str, *words: str) -> Dict[str, Dict[str, str]]:
+        return run(pair.front.url, checklist, *words, key=FRONT_KEY)
+
+    try:
+        plan = of("before-migration")["rollback plan ready"]
+        assert plan["status"] == "pass" and pair.upstream.url in plan["finding"], plan
+        assert pair.create(name="left").status_code == 200 and pair.there() == ["left"]
+        assert "the server makes 0 % here" in of("before-ab", "--log-file", "/nowhere")["feature flag"]["finding"]
+        assert "the share is 0 %" in of("before-full")["A/B test went 10 → 50 → 100"]["finding"]
+        pair.rollout("set", "10")
+        pair.rollout("set", "50")
+        assert "only 10 %" in of("before-full")["A/B test went 10 → 50 → 100"]["finding"]
+        pair.rollout("set", "100")
+        few = of("before-full", "--confirm", "users")
+        assert failing(few) == ["no critical errors", "performance acceptable"]
+        for number in range(10):
+            made = pair.create(name=f"box-{number}")
+            assert made.status_code == 200, made.text
+            assert pair.api.delete(f"{pair.front.url}/api/sandbox/{made.json()['id']}").status_code == 200
+        items = of("before-full", "--confirm", "users")
+        assert failing(items) == [], items
+        assert "100 % since" in items["A/B test went 10 → 50 → 100"]["finding"]
+        left = of("after")["Daytona removed"]
+        assert left["status"] == "fail" and left["finding"].startswith("1 sandboxes are at "), left
+        pair.rollout("rollback", "--reason", "a test")
+        back = of("before-full", "--confirm", "users")["A/B test went 10 → 50 → 100"]
+        assert back["status"] == "fail" and "a test" in back["finding"], back
+        pair.upstream.stop()
+        gone = of("before-migration")["rollback plan ready"]
+        assert gone["status"] == "fail" and "does not answer" in gone["finding"], gone
+    finally:
+        pair.close()
