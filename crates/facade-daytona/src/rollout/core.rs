@@ -94,7 +94,11 @@ impl Core {
         if side == Side::Daytona || self.share() == Share::NONE {
             return None;
         }
-        let excess = self.limits.exceeded(&mut self.sandboxai.window, now)?;
+        let window = &mut self.sandboxai.window;
+        let excess = match self.limits.failing(window, now) {
+            None if made => self.limits.slow(window, now),
+            found => found,
+        }?;
         let change = Change::new(at, Share::NONE, &format!("rolled back: {excess}"));
         self.course.change(change.clone());
         Some(change)

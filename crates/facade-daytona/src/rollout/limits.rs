@@ -63,8 +63,8 @@ impl fmt::Display for Excess {
 }
 
 impl Limits {
-    /// The first limit that the window exceeds.
-    pub(crate) fn exceeded(&self, window: &mut Window, now: Duration) -> Option<Excess> {
+    /// The first limit of failures that the window exceeds.
+    pub(crate) fn failing(&self, window: &mut Window, now: Duration) -> Option<Excess> {
         let counts = window.counts(now);
         let max = self.error_rate_max;
         let tried = counts.creations_tried();
@@ -82,7 +82,13 @@ impl Limits {
                 max,
             });
         }
-        if counts.creations < self.creations_min {
+        None
+    }
+
+    /// The limit of durations, if the window exceeds it. Looks at every creation,
+    /// so it is asked after creations only.
+    pub(crate) fn slow(&self, window: &mut Window, now: Duration) -> Option<Excess> {
+        if window.counts(now).creations < self.creations_min {
             return None;
         }
         let p95 = window.creation_percentile(now, 95)?;
@@ -115,6 +121,12 @@ mod tests {
         window
     }
 
+    fn exceeded(limits: &Limits, window: &mut Window) -> Option<Excess> {
+        limits
+            .failing(window, NOW)
+            .or_else(|| limits.slow(window, NOW))
+    }
+
     fn request() -> impl Strategy<Value = (Operation, Outcome, u64)> {
         (
             prop::sample::select(&Operation::ALL[..]),
@@ -129,7 +141,7 @@ mod tests {
         let fine = (Operation::Toolbox, Outcome::Success, 1);
         let bad = (Operation::Toolbox, Outcome::Failure, 1);
         let told = |requests: &[_]| {
-            let excess = limits.exceeded(&mut window(requests), NOW);
+            let excess = exceeded(&limits, &mut window(requests));
             excess.map(|excess| excess.to_string())
         };
         // Exactly one in twenty is what may be.
@@ -150,7 +162,7 @@ mod tests {
     fn many_other_requests_do_not_hide_that_nothing_can_be_made() {
         let fine = vec![(Operation::Toolbox, Outcome::Success, 1); 10_000];
         let bad = vec![(Operation::Create, Outcome::Failure, 1); 10];
-        let excess = Limits::default().exceeded(&mut window(&[fine, bad].concat()), NOW);
+        let excess = exceeded(&Limits::default(), &mut window(&[fine, bad].concat()));
         assert_eq!(
             excess.unwrap().to_string(),
             "10 of 10 creations failed, more than 5.0 %"
@@ -184,7 +196,7 @@ mod tests {
             let by_creations = tried >= creations_min as f64 && not_made > error_rate_max * tried;
             // More than 5 of 100 are slower than the limit.
             let by_time = made as u64 >= creations_min && slow > made - (made * 95).div_ceil(100);
-            let excess = limits.exceeded(&mut window(&requests), NOW);
+            let excess = exceeded(&limits, &mut window(&requests));
             prop_assert_eq!(excess.is_some(), by_requests || by_creations || by_time, "{:?}", excess);
         }
     }

@@ -105,3 +105,65 @@ impl Drop for Pending<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::rollout::{Limits, RolloutConfig, Share};
+
+    fn rollout(folder: &tempfile::TempDir) -> Rollout {
+        let config = RolloutConfig {
+            upstream: "https://daytona.test/api".to_owned(),
+            share: Share::ALL,
+            sticky_label: "id".to_owned(),
+            window: Duration::from_secs(300),
+            limits: Limits {
+                create_p95_max: Duration::from_millis(1),
+                ..Limits::default()
+            },
+            state_file: folder.path().join("rollout.json"),
+        };
+        Rollout::open(config).unwrap()
+    }
+
+    fn pending(rollout: &Rollout) -> Pending<'_> {
+        Pending {
+            rollout,
+            operation: Operation::Create,
+            goes: Goes::default(),
+            started: Instant::now(),
+            is_open: true,
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_is_a_failure_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let rollout = rollout(&folder);
+        let fault = || {
+            let _pending = pending(&rollout);
+            panic!("shown by the test runner, as it should be");
+        };
+        assert!(catch_unwind(AssertUnwindSafe(fault)).is_err());
+        assert_eq!(rollout.status().sides.sandboxai.creation_failures, 1);
+    }
+
+    #[test]
+    fn a_creation_that_nobody_waited_for_counts_for_its_side_when_it_took_too_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let rollout = rollout(&folder);
+        // Too soon, and before the side was known.
+        pending(&rollout).goes.to(Side::Daytona);
+        let undecided = pending(&rollout);
+        let late = pending(&rollout);
+        late.goes.to(Side::SandboxAi);
+        late.goes.to(Side::Daytona);
+        std::thread::sleep(Duration::from_millis(2));
+        drop((undecided, late));
+        let sides = rollout.status().sides;
+        assert_eq!(sides.sandboxai.requests, 0);
+        assert_eq!((sides.daytona.requests, sides.daytona.failures), (1, 1));
+    }
+}

@@ -61,14 +61,14 @@ fn show(context: &Context, status: &Value) -> Result<(), Failure> {
     let output = context.output;
     output.line(format!(
         "{} % of new sandboxes are made here, since {} ({})",
-        status["share"],
+        number(&status["share"]),
         text(&status["since"]),
         text(&status["reason"]),
     ))?;
     output.line(format!(
         "the others at {}; measured: the last {} s",
         text(&status["upstream"]),
-        status["window_seconds"]
+        number(&status["window_seconds"])
     ))?;
     output.line("")?;
     output.table(&["", "SANDBOXAI", "DAYTONA"], rows(&status["sides"]))?;
@@ -78,7 +78,7 @@ fn show(context: &Context, status: &Value) -> Result<(), Failure> {
     let changes = changes.map(|change| {
         vec![
             text(&change["at"]),
-            format!("{} %", change["share"]),
+            format!("{} %", number(&change["share"])),
             text(&change["reason"]),
         ]
     });
@@ -89,10 +89,15 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or("-").to_owned()
 }
 
+/// A number without needless zeros.
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_default()
+}
+
 /// Both sides side by side.
 fn rows(sides: &Value) -> Vec<Vec<String>> {
     let count = |value: &Value| value.to_string();
-    let percent = |value: &Value| format!("{:.2} %", value.as_f64().unwrap_or_default() * 100.0);
+    let percent = |value: &Value| format!("{:.2} %", number(value) * 100.0);
     let seconds = |value: &Value| {
         value
             .as_f64()
