@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import httpx
 import pytest
@@ -115,10 +115,22 @@ def _ids(server: Server, key: str) -> List[str]:
 
 
 @pytest.fixture()
-def pair() -> Iterator[Pair]:
-    both = Pair()
-    yield both
-    both.close()
+def make_pair() -> Iterator[Callable[..., Pair]]:
+    """Makes pairs that end with the test."""
+    made: List[Pair] = []
+
+    def make(**environments: Dict[str, str]) -> Pair:
+        made.append(Pair(**environments))
+        return made[-1]
+
+    yield make
+    for both in made:
+        both.close()
+
+
+@pytest.fixture()
+def pair(make_pair: Callable[..., Pair]) -> Pair:
+    return make_pair()
 
 
 def spawner_of(server: Server) -> int:

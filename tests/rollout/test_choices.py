@@ -9,6 +9,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from typing import Callable
 
 import httpx
 import pytest
@@ -73,8 +74,8 @@ def test_what_only_one_side_can_make_is_made_there(pair: Pair) -> None:
     assert 'side="daytona"' in last(pair)
 
 
-def test_an_image_that_cannot_be_got_here_is_looked_for_at_the_upstream() -> None:
-    both = Pair(
+def test_an_image_that_cannot_be_got_here_is_looked_for_at_the_upstream(make_pair: Callable[..., Pair]) -> None:
+    both = make_pair(
         front_env={"SANDBOXAI_IMAGES_FETCH": "false", "SANDBOXAI_ROLLOUT_SHARE": "100"},
         upstream_env={"SANDBOXAI_IMAGES_ALIASES": "only/there:*=sandboxai/box"},
     )
@@ -84,11 +85,10 @@ def test_an_image_that_cannot_be_got_here_is_looked_for_at_the_upstream() -> Non
     first, second = both.decisions()
     assert 'side="sandboxai"' in first and 'side="daytona"' in second and "only/there:1" in second
     assert both.requests("daytona", "create", "success") == 1 and both.requests("sandboxai", "create", "success") == 0
-    both.close()
 
 
-def test_an_upstream_that_does_not_answer_is_named() -> None:
-    both = Pair()
+def test_an_upstream_that_does_not_answer_is_named(make_pair: Callable[..., Pair]) -> None:
+    both = make_pair()
     both.upstream.stop()
     answer = both.create()
     assert answer.status_code == 502, answer.text
@@ -99,12 +99,11 @@ def test_an_upstream_that_does_not_answer_is_named() -> None:
     # What is made here needs no upstream.
     both.rollout("set", "100")
     assert both.create().status_code == 200
-    both.close()
 
 
-def test_our_limit_of_sandboxes_is_a_failure_and_a_callers_mistake_is_none() -> None:
-    both = Pair(front_env={"SANDBOXAI_LIMITS_SANDBOXES": "1", "SANDBOXAI_ROLLOUT_SHARE": "100",
-                           "SANDBOXAI_ROLLOUT_CREATIONS_MIN": "4", "SANDBOXAI_ROLLOUT_REQUESTS_MIN": "1000"})
+def test_our_limit_of_sandboxes_is_a_failure_and_a_callers_mistake_is_none(make_pair: Callable[..., Pair]) -> None:
+    both = make_pair(front_env={"SANDBOXAI_LIMITS_SANDBOXES": "1", "SANDBOXAI_ROLLOUT_SHARE": "100",
+                           "SANDBOXAI_ROLLOUT_FALLBACK": "false", "SANDBOXAI_ROLLOUT_CREATIONS_MIN": "4", "SANDBOXAI_ROLLOUT_REQUESTS_MIN": "1000"})
     assert both.create(cpu=-1).status_code == 400
     assert both.create().status_code == 200
     assert httpx.post(f"{both.front.url}/api/sandbox", json={}).status_code == 401
@@ -118,13 +117,28 @@ def test_our_limit_of_sandboxes_is_a_failure_and_a_callers_mistake_is_none() -> 
     assert (status["share"], status["reason"]) == (0, "rolled back: 3 of 4 creations failed, more than 5.0 %")
     assert both.create().status_code == 200 and len(both.there()) == 1
     assert both.metrics()["sandboxai_rollout_rollbacks_total"] == 1
-    both.close()
 
 
-def test_creations_that_are_too_slow_roll_back_also_when_nobody_waits_for_them() -> None:
+def test_what_fails_here_is_made_at_the_upstream_and_counts_as_failed_here(make_pair: Callable[..., Pair]) -> None:
+    both = make_pair(front_env={"SANDBOXAI_LIMITS_SANDBOXES": "1", "SANDBOXAI_ROLLOUT_SHARE": "100",
+                           "SANDBOXAI_ROLLOUT_CREATIONS_MIN": "3"})
+    both.front.expected.append("new sandboxes go to the upstream")
+    for _ in range(3):
+        assert both.create().status_code == 200
+    assert (len(both.here()), len(both.there())) == (1, 2)
+    assert 'side="daytona"' in last(both) and "it failed here: " in last(both) and "as many as" in last(both)
+    status = both.rollout("status")
+    assert (status["share"], status["reason"]) == (0, "rolled back: 2 of 3 creations failed, more than 5.0 %")
+    assert both.requests("sandboxai", "create", "failure") == both.requests("daytona", "create", "success") == 2
+    # Mistakes of callers are not tried twice.
+    both.rollout("set", "100")
+    assert both.create(cpu=-1).status_code == 400 and 'side="sandboxai"' in last(both)
+
+
+def test_creations_that_are_too_slow_roll_back_also_when_nobody_waits_for_them(make_pair: Callable[..., Pair]) -> None:
     # No creation takes so little.
     limits = {"SANDBOXAI_ROLLOUT_CREATE_P95_MAX": "1ms", "SANDBOXAI_ROLLOUT_CREATIONS_MIN": "2"}
-    both = Pair(front_env={"SANDBOXAI_ROLLOUT_SHARE": "100", **limits})
+    both = make_pair(front_env={"SANDBOXAI_ROLLOUT_SHARE": "100", **limits})
     both.front.expected.append("new sandboxes go to the upstream")
     assert both.create().status_code == 200
     assert both.rollout("status")["share"] == 100
@@ -145,7 +159,6 @@ def test_creations_that_are_too_slow_roll_back_also_when_nobody_waits_for_them()
     finally:
         os.kill(spawner, 18)
     assert "2 of 2 creations failed" in both.rollout("status")["reason"]
-    both.close()
 
 
 def test_a_share_outlives_kill_9_and_a_damaged_file_is_told(pair: Pair) -> None:

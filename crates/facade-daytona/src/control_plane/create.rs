@@ -164,15 +164,20 @@ pub(crate) async fn create(
     if choice.side == Side::Daytona {
         return Ok(upstream.pass(&facade, there).await);
     }
-    match here(&facade, &caller, body).await {
-        Ok(response) => Ok(response),
-        Err(NotHere::Other(error)) => Err(error),
-        Err(NotHere::Image(error)) => {
-            tell(&Choice::only_there(error.message));
-            goes.to(Side::Daytona);
-            Ok(upstream.pass(&facade, there).await)
+    let why = match here(&facade, &caller, body).await {
+        Ok(response) => return Ok(response),
+        Err(NotHere::Image(error)) => error.message,
+        Err(NotHere::Other(error)) => {
+            let elapsed = goes.elapsed().unwrap_or_default();
+            if !rollout.falls_back(error.status, elapsed) {
+                return Err(error);
+            }
+            format!("it failed here: {}", error.message)
         }
-    }
+    };
+    tell(&Choice::only_there(why));
+    goes.to(Side::Daytona);
+    Ok(upstream.pass(&facade, there).await)
 }
 
 /// Makes a sandbox here. Answered when it is started, or at once with what it

@@ -18,17 +18,27 @@ use super::{
 };
 use crate::{Facade, side::Side};
 
-/// Where a creation goes, once that is decided; an extension of the request.
+/// Where a creation goes since when, once that is decided; an extension of the
+/// request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Goes(Arc<Mutex<Option<Side>>>);
+pub(crate) struct Goes(Arc<Mutex<Option<(Side, Instant)>>>);
 
 impl Goes {
-    /// Notes the side.
+    /// Notes the side, which it goes to now.
     pub(crate) fn to(&self, side: Side) {
-        *self.side() = Some(side);
+        *self.lock() = Some((side, Instant::now()));
     }
 
-    fn side(&self) -> MutexGuard<'_, Option<Side>> {
+    /// How long it has been where it is.
+    pub(crate) fn elapsed(&self) -> Option<Duration> {
+        self.get().map(|(_, since)| since.elapsed())
+    }
+
+    fn get(&self) -> Option<(Side, Instant)> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Side, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,8 +82,15 @@ impl Pending<'_> {
         let side = response.extensions().get::<Side>();
         let side = side.copied().unwrap_or(Side::SandboxAi);
         if let Some(outcome) = Outcome::of(self.operation, response.status()) {
-            self.take_in(side, outcome, self.started.elapsed());
+            self.take_in(side, outcome, self.elapsed());
         }
+    }
+
+    /// The time that the side has had which the request is at.
+    fn elapsed(&self) -> Duration {
+        self.goes
+            .elapsed()
+            .unwrap_or_else(|| self.started.elapsed())
     }
 
     fn take_in(&self, side: Side, outcome: Outcome, duration: Duration) {
@@ -91,14 +108,13 @@ impl Drop for Pending<'_> {
         if !self.is_open {
             return;
         }
-        let elapsed = self.started.elapsed();
+        let elapsed = self.elapsed();
         if std::thread::panicking() {
             return self.take_in(Side::SandboxAi, Outcome::Failure, elapsed);
         }
         // Callers give up on a creation that takes too long: it must count, or
         // the slowest would be those that nobody sees.
-        let side = *self.goes.side();
-        if let Some(side) = side
+        if let Some((side, _)) = self.goes.get()
             && elapsed > self.rollout.0.config.limits.create_p95_max
         {
             self.take_in(side, Outcome::Failure, elapsed);
@@ -118,6 +134,7 @@ mod tests {
             upstream: "https://daytona.test/api".to_owned(),
             share: Share::ALL,
             sticky_label: "id".to_owned(),
+            fallback: true,
             window: Duration::from_secs(300),
             limits: Limits {
                 create_p95_max: Duration::from_millis(1),

@@ -31,6 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::http::StatusCode;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 
@@ -39,8 +40,14 @@ pub(crate) use self::{
     measure::{Goes, measure},
 };
 use self::{
-    choice::Reason, core::Core, course::Course, metrics::Metrics, share::Place,
-    state_file::StateFile, window::Measured,
+    choice::Reason,
+    core::Core,
+    course::Course,
+    metrics::Metrics,
+    operation::{Operation, Outcome},
+    share::Place,
+    state_file::StateFile,
+    window::Measured,
 };
 pub use self::{
     course::Change,
@@ -60,6 +67,9 @@ pub struct RolloutConfig {
     pub share: Share,
     /// Sandboxes with the same value of this label get the same side.
     pub sticky_label: String,
+    /// Whether a sandbox that cannot be made here, for a fault of ours, is made at
+    /// the upstream instead.
+    pub fallback: bool,
     /// How far back failures and durations count.
     pub window: Duration,
     /// What makes the share go back to 0.
@@ -161,6 +171,22 @@ impl Rollout {
     /// The label that keeps sandboxes together.
     pub(crate) fn sticky_label(&self) -> &str {
         &self.0.config.sticky_label
+    }
+
+    /// Whether a creation that failed here so is to be tried at the upstream. If
+    /// so, it is counted as failed here: the answer will be of the other side.
+    pub(crate) fn falls_back(&self, status: StatusCode, duration: Duration) -> bool {
+        let outcome = Outcome::of(Operation::Create, status);
+        let falls_back = self.0.config.fallback && outcome == Some(Outcome::Failure);
+        if falls_back {
+            let measured = Measured {
+                operation: Operation::Create,
+                outcome: Outcome::Failure,
+                duration,
+            };
+            self.take_in(Side::SandboxAi, &measured);
+        }
+        falls_back
     }
 
     /// The side of a new sandbox with these labels, by the share.

@@ -1,15 +1,13 @@
 use std::fs;
 
-use super::{
-    operation::{Operation, Outcome},
-    *,
-};
+use super::*;
 
 fn config(folder: &tempfile::TempDir) -> RolloutConfig {
     RolloutConfig {
         upstream: "https://daytona.test/api".to_owned(),
         share: share(10.0),
         sticky_label: "id".to_owned(),
+        fallback: true,
         window: Duration::from_secs(300),
         limits: Limits::default(),
         state_file: folder.path().join("rollout.json"),

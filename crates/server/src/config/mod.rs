@@ -121,6 +121,8 @@ pub struct Rollout {
     pub share: facade_daytona::rollout::Share,
     /// Label by whose value new sandboxes are divided.
     pub sticky_label: String,
+    /// Whether what fails here is made at the upstream.
+    pub fallback: bool,
     /// How far back failures and durations count.
     pub window: Duration,
     /// What makes the share 0.

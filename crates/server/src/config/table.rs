@@ -467,6 +467,12 @@ pub const KEYS: &[Key] = &[
         "Label by whose value new sandboxes are divided: the same value goes to the same side, and a higher share only moves values here. SUNA has its project in `id`. Sandboxes without it are spread evenly.",
     ),
     key(
+        "rollout.fallback",
+        Form::Switch,
+        "true",
+        "A new sandbox that cannot be made here for a fault of this server is made at the upstream instead, so that the caller sees no failure. It counts as one.",
+    ),
+    key(
         "rollout.window",
         Form::Duration,
         "5m",

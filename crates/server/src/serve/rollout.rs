@@ -52,6 +52,7 @@ impl Sides {
             upstream: upstream.api_url().to_owned(),
             share: configured.share,
             sticky_label: configured.sticky_label.clone(),
+            fallback: configured.fallback,
             window: configured.window,
             limits: configured.limits,
             state_file: store.with_file_name(STATE_FILE),

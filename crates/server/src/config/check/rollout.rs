@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use super::{
     super::{Origin, Rollout, Secret},
-    Check, count64, duration, optional_path, read_private,
+    Check, count64, duration, optional_path, read_private, switch,
 };
 
 const URL: &str = "rollout.upstream_url";
@@ -35,6 +35,7 @@ impl Check<'_> {
             }),
             share,
             sticky_label: self.scalar("rollout.sticky_label", label),
+            fallback: self.scalar("rollout.fallback", switch),
             window: self.scalar("rollout.window", duration),
             limits: Limits {
                 error_rate_max: self.scalar("rollout.error_rate_max", fraction),
