@@ -222,8 +222,8 @@ def test_from_10_to_100_and_back(drill: Drill) -> None:
     assert both.rollout("rollback", "--reason", "the end of the drill")["reason"] == "rolled back: the end of the drill"
     assert drill.side_of(drill.create(first)) == "daytona"
     drill.counts_are_exact()
-    left = both.here() + both.there()
-    assert len(left) == 6
-    for sandbox in left:
-        drill.daytona.get(sandbox).delete()
+    left = {sandbox.id: sandbox for sandbox in drill.daytona.list()}
+    assert set(left) == set(both.here() + both.there()) and len(left) == 6
+    for sandbox in left.values():
+        sandbox.delete()
     assert both.here() == both.there() == []
