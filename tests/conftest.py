@@ -10,13 +10,14 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Set
 
 import httpx
 import pytest
@@ -34,12 +35,17 @@ PATIENCE_S = 40
 class Server:
     """The real program, on a free port, in a scope of its own."""
 
+    #: Scopes whose folders outlive their servers.
+    kept: Set[str] = set()
+
     def __init__(self, scope: Optional[str] = None, env: Optional[Dict[str, str]] = None, ephemeral: bool = True) -> None:
         self.scope = scope or f"test-{uuid.uuid4().hex[:12]}"
         self.env = env or {}
         self.ephemeral = ephemeral
         self.log_path = Path(tempfile.mkstemp(prefix="sandboxai-test-", suffix=".log")[1])
         self.expected: List[str] = []
+        if not ephemeral:
+            self.kept.add(self.scope)
         self.start()
 
     def start(self) -> None:
@@ -94,6 +100,13 @@ class Server:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_folder_is_left() -> Iterator[None]:
+    yield
+    for scope in Server.kept:
+        shutil.rmtree(Path(STATE_DIR) / "server" / scope, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
