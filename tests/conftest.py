@@ -28,6 +28,9 @@ sys.path.insert(0, str(ROOT / "python"))
 BINARY = os.environ.get("SANDBOXAI_BINARY", str(ROOT / "target/debug/sandboxai"))
 STATE_DIR = os.environ.get("SANDBOXAI_SERVER_STATE_DIR", "/var/lib/sandboxai")
 
+#: Whether the server of the session stands in front of another one, where the sandboxes are.
+THROUGH_FRONT = os.environ.get("SANDBOXAI_TEST_THROUGH_FRONT") == "1"
+
 #: How long a server may take to start or stop, seconds.
 PATIENCE_S = 40
 
@@ -109,9 +112,30 @@ def _no_folder_is_left() -> Iterator[None]:
         shutil.rmtree(Path(STATE_DIR) / "server" / scope, ignore_errors=True)
 
 
+class Front(Server):
+    """A server in front of another one, which has all sandboxes: new ones are made there."""
+
+    def __init__(self) -> None:
+        self.behind = Server(env={"SANDBOXAI_SERVER_API_KEYS": "0123456789abcdef-behind"})
+        super().__init__(env={
+            "SANDBOXAI_ROLLOUT_UPSTREAM_URL": f"{self.behind.url}/api",
+            "SANDBOXAI_ROLLOUT_UPSTREAM_KEY": "0123456789abcdef-behind",
+            "SANDBOXAI_ROLLOUT_SHARE": "0",
+        })
+
+    def stop(self) -> None:
+        super().stop()
+        self.behind.stop()
+
+    def check_log(self) -> None:
+        super().check_log()
+        self.behind.expected = self.expected
+        self.behind.check_log()
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    running = Server()
+    running = Front() if THROUGH_FRONT else Server()
     yield running
     running.stop()
     running.check_log()

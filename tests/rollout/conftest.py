@@ -35,7 +35,7 @@ def _not_for_this_interpreter() -> List[str]:
     }
     if not versions:
         return ["test_drill.py"]
-    return ["test_choices.py"] + ([] if versions.get("daytona") == "0.226.1" else ["test_drill.py"])
+    return ["test_choices.py", "test_passing.py"] + ([] if versions.get("daytona") == "0.226.1" else ["test_drill.py"])
 
 
 collect_ignore = _not_for_this_interpreter()

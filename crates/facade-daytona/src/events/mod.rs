@@ -1,7 +1,8 @@
 //! Changes of sandboxes, told over Socket.IO (engine.io 4, websocket only).
 //!
 //! SDKs from 0.198 on open such a connection when they start. It spares them
-//! waiting: without it they ask once a second whether a state is reached.
+//! waiting: without it they ask once a second whether a state is reached. In
+//! front of a Daytona they hear of its sandboxes, too.
 
 mod packet;
 
@@ -30,6 +31,7 @@ use crate::{
     error::{ApiError, ApiResult},
     extract::QueryOf,
     token,
+    upstream::Relayed,
     version::SdkVersion,
 };
 use packet::FromClient;
@@ -75,7 +77,8 @@ async fn connect(
     let upgrade = upgrade
         .map_err(|rejection| ApiError::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
     // Browsers cannot set the header.
-    if let Some(version) = handshake.sdk_version.as_deref().and_then(SdkVersion::parse) {
+    let sdk_version = handshake.sdk_version;
+    if let Some(version) = sdk_version.as_deref().and_then(SdkVersion::parse) {
         caller.version = version;
     }
     let upgrade = upgrade
@@ -83,7 +86,9 @@ async fn connect(
         .max_frame_size(packet::BYTES_MAX);
     Ok(upgrade.on_upgrade(move |socket| async move {
         // What a client that went away did not get concerns nobody.
-        let ended = Connection::new(facade, caller, socket).run().await;
+        let ended = Connection::new(facade, caller, sdk_version, socket)
+            .run()
+            .await;
         tracing::debug!(?ended, "an event connection ended");
     }))
 }
@@ -108,6 +113,8 @@ enum Ended {
 struct Connection {
     facade: Facade,
     caller: Caller,
+    /// As the client tells it.
+    sdk_version: Option<String>,
     socket: WebSocket,
 }
 
@@ -121,10 +128,11 @@ struct Updated<'a> {
 }
 
 impl Connection {
-    fn new(facade: Facade, caller: Caller, socket: WebSocket) -> Self {
+    fn new(facade: Facade, caller: Caller, sdk_version: Option<String>, socket: WebSocket) -> Self {
         Self {
             facade,
             caller,
+            sdk_version,
             socket,
         }
     }
@@ -172,6 +180,9 @@ impl Connection {
     async fn tell_changes(&mut self) -> Ended {
         let mut changes = self.facade.control.watch_changes();
         let mut waiting = self.facade.waiting.watch();
+        let upstream = self.facade.upstream.as_ref();
+        let mut relayed = upstream
+            .map(|upstream| upstream.listen(self.sdk_version.clone(), self.caller.base.clone()));
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -194,6 +205,7 @@ impl Connection {
                     Some(change) => self.tell_waiting(change).await,
                     None => Err(Ended::NoMore),
                 },
+                packet = from_upstream(&mut relayed) => self.send(packet).await,
                 _ = pings.tick() => match heard.elapsed() > PING_INTERVAL + PING_TIMEOUT {
                     true => Err(Ended::NoPong),
                     false => self.send(packet::PING.to_owned()).await,
@@ -247,6 +259,14 @@ impl Connection {
             Some(Ok(Message::Close(_)) | Err(_)) | None => Err(Ended::ByClient),
             Some(Ok(_)) => Ok(FromClient::Other),
         }
+    }
+}
+
+/// The next packet of the upstream; none comes when there is no upstream.
+async fn from_upstream(relayed: &mut Option<Relayed>) -> String {
+    match relayed {
+        Some(relayed) => relayed.next().await,
+        None => std::future::pending().await,
     }
 }
 

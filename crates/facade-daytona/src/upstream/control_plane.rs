@@ -128,8 +128,7 @@ impl Upstream {
         let (mut parts, body) = request.into_parts();
         headers_of::to_upstream(&mut parts.headers);
         headers_of::exchange_key(&mut parts.headers, &self.0.key);
-        parts.headers.remove(header::CONNECTION);
-        parts.headers.remove(header::UPGRADE);
+        headers_of::remove_upgrade(&mut parts.headers);
         // Answers are read.
         parts.headers.remove(header::ACCEPT_ENCODING);
         self.send(parts.method, url, parts.headers, body).await

@@ -63,6 +63,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// word about who asks.
 pub(super) fn to_upstream(headers: &mut HeaderMap) {
     let upgrade = upgrade_of(headers);
+    let takes_trailers =
+        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     remove_hop_by_hop(headers);
     for name in &OF_THE_WAY_HERE {
         headers.remove(name);
@@ -70,7 +72,18 @@ pub(super) fn to_upstream(headers: &mut HeaderMap) {
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
+    } else if takes_trailers {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    headers.append(header::VIA, HeaderValue::from_static("1.1 sandboxai"));
+}
+
+/// Asks for HTTP and nothing else.
+pub(super) fn remove_upgrade(headers: &mut HeaderMap) {
+    headers.remove(header::CONNECTION);
+    headers.remove(header::UPGRADE);
+    headers.remove(header::TE);
 }
 
 /// Puts the upstream's key in the place of one of this server.
@@ -125,7 +138,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("x-forwarded-for", "10.0.0.1"),
             ("forwarded", "for=10.0.0.1"),
-            ("te", "trailers"),
+            ("te", "gzip"),
             ("upgrade", "h2c"),
             ("x-daytona-source", "sdk-python"),
             ("content-type", "application/json"),
@@ -134,6 +147,7 @@ mod tests {
         let kept = headers(&[
             ("x-daytona-source", "sdk-python"),
             ("content-type", "application/json"),
+            ("via", "1.1 sandboxai"),
         ]);
         assert_eq!(given, kept);
     }

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method},
     response::Response,
 };
 use reqwest::Url;
@@ -129,8 +129,7 @@ impl Upstream {
         let mut headers = headers.clone();
         headers_of::to_upstream(&mut headers);
         headers_of::exchange_key(&mut headers, &self.0.key);
-        headers.remove(header::CONNECTION);
-        headers.remove(header::UPGRADE);
+        headers_of::remove_upgrade(&mut headers);
         let answer = self.send(Method::GET, url, headers, Body::empty()).await?;
         Ok(Some(send::streamed(answer)))
     }

@@ -16,6 +16,7 @@
 
 mod address;
 mod control_plane;
+mod event;
 mod header;
 mod link;
 mod list;
@@ -34,9 +35,13 @@ use reqwest::{Certificate, Client, Url, redirect::Policy};
 use sandbox::{Error, Result};
 
 use self::address::Addresses;
-pub(crate) use self::list::{Items, Listing};
 pub use self::preview::{NotVisited, PortVisit, Visited};
-pub(crate) use self::{control_plane::pass_unknown, toolbox::pass_toolbox};
+pub(crate) use self::{
+    control_plane::pass_unknown,
+    event::Relayed,
+    list::{Items, Listing},
+    toolbox::pass_toolbox,
+};
 
 /// How long a connection to the upstream may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -73,6 +78,12 @@ impl UpstreamKey {
         let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| wrong())?;
         value.set_sensitive(true);
         Ok(Self(value))
+    }
+
+    /// The key itself, for the one place that does not send it in a header.
+    fn token(&self) -> &str {
+        let value = self.0.to_str().unwrap_or_default();
+        value.strip_prefix("Bearer ").unwrap_or_default()
     }
 }
 

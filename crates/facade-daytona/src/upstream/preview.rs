@@ -75,7 +75,7 @@ impl Upstream {
         visit: &PortVisit<'_>,
         mut parts: Parts,
         body: Body,
-        held: impl Send + 'static,
+        held: impl Send + Unpin + 'static,
     ) -> Result<Visited, NotVisited> {
         path::check(parts.uri.path())?;
         let link = match visit.has_key {

@@ -1,17 +1,24 @@
 //! One request to the upstream.
 
-use std::{error::Error as _, fmt::Write as _, time::Duration};
+use std::{
+    error::Error as _,
+    fmt::Write as _,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
-    body::{Body, HttpBody as _},
-    http::{HeaderMap, Method, StatusCode, header},
+    body::{Body, HttpBody},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use hyper::upgrade::OnUpgrade;
+use hyper::{body::Frame, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use reqwest::{Upgraded, Url};
+use sync_wrapper::SyncWrapper;
 
 use super::{Upstream, header as headers_of};
 use crate::{
@@ -39,12 +46,17 @@ impl Upstream {
         match size {
             Some(0) => {}
             Some(bytes) => drop(headers.insert(header::CONTENT_LENGTH, bytes.into())),
-            None => drop(headers.remove(header::CONTENT_LENGTH)),
+            None => {
+                headers.remove(header::CONTENT_LENGTH);
+                // Also where a body is unusual: else it would be taken for none.
+                let chunked = HeaderValue::from_static("chunked");
+                headers.insert(header::TRANSFER_ENCODING, chunked);
+            }
         }
         let mut request = reqwest::Request::new(method, url);
         *request.headers_mut() = headers;
         if !body.is_end_stream() && size != Some(0) {
-            *request.body_mut() = Some(reqwest::Body::wrap_stream(body.into_data_stream()));
+            *request.body_mut() = Some(reqwest::Body::wrap(Holding::new(body, ())));
         }
         let answer = self.0.http.execute(request).await;
         answer.map_err(|error| self.no_answer(&error))
@@ -61,10 +73,10 @@ impl Upstream {
         mut answer: reqwest::Response,
         visitor: Option<OnUpgrade>,
         idle_max: Duration,
-        held: impl Send + 'static,
+        held: impl Send + Unpin + 'static,
     ) -> ApiResult<Response> {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(streamed(answer).map(|body| holding(body, held)));
+            return Ok(streamed(answer).map(|body| Body::new(Holding::new(body, held))));
         }
         let head = head_of(&mut answer);
         let visitor =
@@ -118,12 +130,32 @@ impl Upstream {
     }
 }
 
-/// The same body, that keeps something until its end.
-fn holding(body: Body, held: impl Send + 'static) -> Body {
-    Body::from_stream(body.into_data_stream().map(move |piece| {
-        let _ = &held;
-        piece
-    }))
+/// A body that keeps something until its end. Threads may share it, though only
+/// its owner reads it.
+struct Holding<H> {
+    body: SyncWrapper<Body>,
+    _held: SyncWrapper<H>,
+}
+
+impl<H> Holding<H> {
+    fn new(body: Body, held: H) -> Self {
+        Self {
+            body: SyncWrapper::new(body),
+            _held: SyncWrapper::new(held),
+        }
+    }
+}
+
+impl<H: Unpin> HttpBody for Holding<H> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(self.body.get_mut()).poll_frame(context)
+    }
 }
 
 async fn tunnel(visitor: OnUpgrade, upstream: Upgraded, idle_max: Duration) {

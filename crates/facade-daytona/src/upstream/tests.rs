@@ -204,6 +204,7 @@ impl Recorded {
 }
 
 mod control_plane;
+mod event;
 mod list;
 mod preview;
 mod toolbox;
