@@ -151,9 +151,9 @@ mod tests {
             "2 of 20 requests failed, more than 5.0 %"
         );
         let slow = (Operation::Create, Outcome::Success, 12_340);
-        assert_eq!(told(&vec![slow; 9]), None);
+        assert_eq!(told(&[slow; 9]), None);
         assert_eq!(
-            told(&vec![slow; 10]).unwrap(),
+            told(&[slow; 10]).unwrap(),
             "95 of 100 creations take up to 12.3 s, more than 10.0 s"
         );
     }

@@ -137,7 +137,7 @@ mod tests {
             fallback: true,
             window: Duration::from_secs(300),
             limits: Limits {
-                create_p95_max: Duration::from_millis(1),
+                create_p95_max: Duration::from_secs(2),
                 ..Limits::default()
             },
             state_file: folder.path().join("rollout.json"),
@@ -171,14 +171,17 @@ mod tests {
     fn a_creation_that_nobody_waited_for_counts_for_its_side_when_it_took_too_long() {
         let folder = tempfile::tempdir().unwrap();
         let rollout = rollout(&folder);
-        // Too soon, and before the side was known.
-        pending(&rollout).goes.to(Side::Daytona);
-        let undecided = pending(&rollout);
+        let since = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+        let mut undecided = pending(&rollout);
+        undecided.started = since(5).unwrap();
+        drop(undecided);
+        let fresh = pending(&rollout);
+        fresh.goes.to(Side::Daytona);
+        drop(fresh);
+        assert_eq!(rollout.status().sides.daytona.requests, 0);
         let late = pending(&rollout);
-        late.goes.to(Side::SandboxAi);
-        late.goes.to(Side::Daytona);
-        std::thread::sleep(Duration::from_millis(2));
-        drop((undecided, late));
+        *late.goes.lock() = Some((Side::Daytona, since(5).unwrap()));
+        drop(late);
         let sides = rollout.status().sides;
         assert_eq!(sides.sandboxai.requests, 0);
         assert_eq!((sides.daytona.requests, sides.daytona.failures), (1, 1));

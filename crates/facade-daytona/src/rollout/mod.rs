@@ -10,7 +10,7 @@
 //! every answer  ─► measure ─► core (window, limits) ──► share 0
 //! ```
 //!
-//! [`core`] decides and knows neither clock nor files; [`Rollout`] has both.
+//! [`Core`] decides and knows neither clock nor files; [`Rollout`] has both.
 
 mod choice;
 mod core;

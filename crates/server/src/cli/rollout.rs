@@ -96,22 +96,23 @@ fn number(value: &Value) -> f64 {
 
 /// Both sides side by side.
 fn rows(sides: &Value) -> Vec<Vec<String>> {
-    let count = |value: &Value| value.to_string();
-    let percent = |value: &Value| format!("{:.2} %", number(value) * 100.0);
-    let seconds = |value: &Value| {
+    type Shown = fn(&Value) -> String;
+    let count: Shown = Value::to_string;
+    let percent: Shown = |value: &Value| format!("{:.2} %", number(value) * 100.0);
+    let seconds: Shown = |value: &Value| {
         value
             .as_f64()
             .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.3} s"))
     };
-    let lines: [(&str, &str, &dyn Fn(&Value) -> String); 8] = [
-        ("made since the start", "sandboxes_created_total", &count),
-        ("requests", "requests", &count),
-        ("failed", "failures", &count),
-        ("error rate", "error_rate", &percent),
-        ("creations", "creations", &count),
-        ("creations failed", "creation_failures", &count),
-        ("creation, median", "create_p50_seconds", &seconds),
-        ("creation, 95 of 100", "create_p95_seconds", &seconds),
+    let lines: [(&str, &str, Shown); 8] = [
+        ("made since the start", "sandboxes_created_total", count),
+        ("requests", "requests", count),
+        ("failed", "failures", count),
+        ("error rate", "error_rate", percent),
+        ("creations", "creations", count),
+        ("creations failed", "creation_failures", count),
+        ("creation, median", "create_p50_seconds", seconds),
+        ("creation, 95 of 100", "create_p95_seconds", seconds),
     ];
     let lines = lines.map(|(title, field, shown)| {
         let side = |name: &str| shown(&sides[name][field]);

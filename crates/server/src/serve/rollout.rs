@@ -8,7 +8,7 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use facade_daytona::{
@@ -71,23 +71,33 @@ pub(super) fn routes(rollout: Option<Rollout>) -> Router {
         .with_state(rollout)
 }
 
+/// Why a request is not done.
+struct Refused(StatusCode, Kind, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(status, kind, message) = self;
+        (status, refusal(kind.as_str(), &message)).into_response()
+    }
+}
+
 /// The rollout, or the answer that there is none.
-fn there(rollout: Option<Rollout>) -> Result<Rollout, Response> {
+fn there(rollout: Option<Rollout>) -> Result<Rollout, Refused> {
     rollout.ok_or_else(|| {
         let message = "this server has no upstream, so it makes every sandbox itself; set `rollout.upstream_url` and `rollout.upstream_key_file` to put it in front of a real Daytona";
-        refused(StatusCode::NOT_FOUND, Kind::NotFound, message)
+        Refused(StatusCode::NOT_FOUND, Kind::NotFound, message.to_owned())
     })
 }
 
-fn refused(status: StatusCode, kind: Kind, message: &str) -> Response {
-    (status, refusal(kind.as_str(), message)).into_response()
+fn wrong(message: String) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, Kind::InvalidRequest, message)
 }
 
-fn wrong(message: &str) -> Response {
-    refused(StatusCode::BAD_REQUEST, Kind::InvalidRequest, message)
+fn fault(message: String) -> Refused {
+    Refused(StatusCode::INTERNAL_SERVER_ERROR, Kind::Internal, message)
 }
 
-async fn show(State(rollout): State<Option<Rollout>>) -> Result<Json<Status>, Response> {
+async fn show(State(rollout): State<Option<Rollout>>) -> Result<Json<Status>, Refused> {
     Ok(Json(there(rollout)?.status()))
 }
 
@@ -97,13 +107,10 @@ struct SetBody {
     share: Share,
 }
 
-async fn set(
-    State(rollout): State<Option<Rollout>>,
-    body: Bytes,
-) -> Result<Json<Status>, Response> {
+async fn set(State(rollout): State<Option<Rollout>>, body: Bytes) -> Result<Json<Status>, Refused> {
     let rollout = there(rollout)?;
     let body: SetBody = serde_json::from_slice(&body).map_err(|error| {
-        wrong(&format!(
+        wrong(format!(
             "field `share`: a number from 0 to 100 is expected, as in {{\"share\": 50}}: {error}"
         ))
     })?;
@@ -119,12 +126,12 @@ struct RollbackBody {
 async fn roll_back(
     State(rollout): State<Option<Rollout>>,
     body: Bytes,
-) -> Result<Json<Status>, Response> {
+) -> Result<Json<Status>, Refused> {
     let rollout = there(rollout)?;
     let body = match body.is_empty() {
         true => RollbackBody::default(),
         false => serde_json::from_slice(&body).map_err(|error| {
-            wrong(&format!(
+            wrong(format!(
                 "a text in the field `reason` is expected, or nothing: {error}"
             ))
         })?,
@@ -135,24 +142,16 @@ async fn roll_back(
 }
 
 /// Changes the share; that waits for the disk.
-async fn change(rollout: Rollout, share: Share, reason: String) -> Result<Json<Status>, Response> {
+async fn change(rollout: Rollout, share: Share, reason: String) -> Result<Json<Status>, Refused> {
     let changed = tokio::task::spawn_blocking(move || rollout.set(share, &reason)).await;
     match changed {
         Ok(Ok(status)) => Ok(Json(status)),
         Ok(Err(error)) => Err(not_kept(&error)),
-        Err(_) => Err(refused(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::Internal,
-            "a fault in the server",
-        )),
+        Err(_) => Err(fault("a fault in the server".to_owned())),
     }
 }
 
-fn not_kept(error: &StateError) -> Response {
+fn not_kept(error: &StateError) -> Refused {
     tracing::error!(%error, "the share was not changed");
-    refused(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        Kind::Internal,
-        &format!("the share was not changed: {error}"),
-    )
+    fault(format!("the share was not changed: {error}"))
 }
