@@ -14,6 +14,8 @@ pub enum ExitCode {
     NotFound,
     /// There is no server at the address.
     Unreachable,
+    /// Whoever read standard output has gone, as `head` does: as if by SIGPIPE.
+    ReaderGone,
     /// `exec` and `run`: our own failure, not the command's.
     Own,
     /// `exec` and `run`: the code of the command.
@@ -30,6 +32,7 @@ impl ExitCode {
             Self::Usage => 2,
             Self::NotFound => 3,
             Self::Unreachable => 4,
+            Self::ReaderGone => 141,
             Self::Own => 125,
             Self::Command(code) => code,
         }

@@ -155,6 +155,8 @@ pub fn original_server(environment: Environment) -> process::ExitCode {
 fn finish(result: Result<ExitCode, Failure>) -> process::ExitCode {
     match result {
         Ok(code) => code.into(),
+        // It wants to hear no more.
+        Err(failure) if failure.code == ExitCode::ReaderGone => failure.code.into(),
         Err(failure) => {
             output::notice(&failure.to_string());
             failure.code.into()
@@ -186,7 +188,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
 /// `exec` and `run` pass their command's code, so our own failures need one that stands out.
 fn own(result: Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
     result.map_err(|failure| match failure.code {
-        ExitCode::Usage => failure,
+        ExitCode::Usage | ExitCode::ReaderGone => failure,
         _ => failure.with_code(ExitCode::Own),
     })
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::{config::Environment, failure::Failure};
+use crate::{config::Environment, exit_code::ExitCode, failure::Failure};
 
 /// How to write.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,10 @@ impl Output {
         stdout
             .write_all(bytes)
             .and_then(|()| stdout.flush())
-            .map_err(Failure::to("cannot write to standard output"))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => Failure::new(ExitCode::ReaderGone, ""),
+                _ => Failure::to("cannot write to standard output")(error),
+            })
     }
 
     /// Writes a value as indented JSON.
