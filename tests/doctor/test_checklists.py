@@ -19,6 +19,8 @@ from rollout.conftest import Pair
 from sandboxai import Sandbox
 
 KEY = "a-key-for-the-checklists"
+#: Over which the rollout counts, seconds; a stage takes as long at least.
+WINDOW_S = 5
 LISTS = {
     "before-migration": 6,
     "before-ab": 4,
@@ -228,7 +230,8 @@ def test_before_daytona_is_given_up_without_a_rollout_in_the_server() -> None:
 
 
 def test_a_rollout_in_the_server_is_judged_by_what_it_tells() -> None:
-    pair = Pair()
+    limits = {"WINDOW": f"{WINDOW_S}s", "REQUESTS_MIN": "4", "CREATIONS_MIN": "2"}
+    pair = Pair({f"SANDBOXAI_ROLLOUT_{name}": value for name, value in limits.items()})
 
     def of(checklist: str, *words: str) -> Dict[str, Dict[str, str]]:
         return run(pair.front.url, checklist, *words, key=FRONT_KEY)
@@ -240,12 +243,16 @@ def test_a_rollout_in_the_server_is_judged_by_what_it_tells() -> None:
         assert "the server makes 0 % here" in of("before-ab", "--log-file", "/nowhere")["feature flag"]["finding"]
         assert "the share is 0 %" in of("before-full")["A/B test went 10 → 50 → 100"]["finding"]
         pair.rollout("set", "10")
+        assert "has lasted only" in of("before-full")["A/B test went 10 → 50 → 100"]["finding"]
+        time.sleep(WINDOW_S)
         pair.rollout("set", "50")
         assert "only 10 %" in of("before-full")["A/B test went 10 → 50 → 100"]["finding"]
+        time.sleep(WINDOW_S)
         pair.rollout("set", "100")
+        time.sleep(WINDOW_S)
         few = of("before-full", "--confirm", "users")
         assert failing(few) == ["no critical errors", "performance acceptable"]
-        for number in range(10):
+        for number in range(3):
             made = pair.create(name=f"box-{number}")
             assert made.status_code == 200, made.text
             assert pair.api.delete(f"{pair.front.url}/api/sandbox/{made.json()['id']}").status_code == 200

@@ -113,7 +113,7 @@ impl DaemonJson {
 
     pub(super) fn raise_open_files(&mut self) {
         let least = |limit: Option<i64>| match limit {
-            Some(limit) if limit < 0 || limit > OPEN_FILES_MIN => limit,
+            Some(limit) if !(0..=OPEN_FILES_MIN).contains(&limit) => limit,
             _ => OPEN_FILES_MIN,
         };
         let limits = self.object("default-ulimits");

@@ -159,7 +159,8 @@ fn logs(info: &SystemInfo, file: &DaemonJson) -> Check {
 }
 
 fn is_enough(limit: i64) -> bool {
-    limit < 0 || limit >= OPEN_FILES_MIN
+    // Below 0 it is none.
+    !(0..OPEN_FILES_MIN).contains(&limit)
 }
 
 fn open_files(file: &DaemonJson, max: Option<i64>) -> Check {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use jiff::Timestamp;
 use sandbox::check::{Check, Status};
 use tokio::{io::AsyncWriteExt as _, time::sleep};
 
@@ -457,7 +458,7 @@ const NO_SERVER: &str = "start the server";
 async fn stages(e: &Evidence<'_>) -> Check {
     const NAME: &str = "A/B test went 10 → 50 → 100";
     let result = Rollout::read(&e.client).await.map(|rollout| match rollout {
-        Some(rollout) => rollout.stages(NAME),
+        Some(rollout) => rollout.stages(NAME, Timestamp::now()),
         None if e.options.confirm.contains(&Confirmation::Ab) => {
             Check::pass(NAME, "confirmed by --confirm ab: the server sees nothing of the adapter's percentage")
         }
@@ -489,8 +490,9 @@ fn error_rate(name: &str, faults: f64, operations: f64) -> Check {
         ));
     }
     if faults > operations * ERROR_RATE_MAX {
-        return Check::fail(name, finding)
-            .fix("the log names each with its request id: `journalctl -u sandboxai -p warning`");
+        return Check::fail(name, finding).fix(
+            "the log names each with its request id: `journalctl -u sandboxai --grep 'WARN|ERROR'`",
+        );
     }
     Check::pass(name, finding)
 }

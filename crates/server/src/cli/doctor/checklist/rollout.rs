@@ -1,8 +1,8 @@
 //! What the rollout in the server tells, `GET /v1/rollout`.
 
-use serde::Deserialize;
-
+use jiff::Timestamp;
 use sandbox::check::Check;
+use serde::Deserialize;
 
 use crate::{cli::client::Client, exit_code::ExitCode, failure::Failure};
 
@@ -46,7 +46,7 @@ struct Side {
 
 #[derive(Clone, Debug, Deserialize)]
 struct Change {
-    at: String,
+    at: Timestamp,
     share: f64,
     reason: String,
 }
@@ -65,21 +65,34 @@ impl Rollout {
         }
     }
 
-    /// 10, 50 and 100 percent in this order, and no step back since.
-    pub(super) fn stages(&self, name: &str) -> Check {
+    /// 10, 50 and 100 percent in this order, each for a window at least, in which
+    /// the server could have gone back by itself, and no step back since.
+    pub(super) fn stages(&self, name: &str, now: Timestamp) -> Check {
         let mut reached: Vec<String> = Vec::new();
-        let mut back = None;
-        for change in self.history.iter().rev() {
+        let mut note = String::new();
+        // The oldest first, each with the time of the next.
+        let ends = std::iter::once(now).chain(self.history.iter().map(|change| change.at));
+        let course: Vec<_> = self.history.iter().zip(ends).collect();
+        for (change, end) in course.into_iter().rev() {
+            let at = change.at.strftime("%Y-%m-%dT%H:%M:%SZ");
+            let lasted = end.duration_since(change.at).as_secs_f64();
             if change.share <= 0.0 || change.reason.starts_with(ROLLED_BACK) {
                 if !reached.is_empty() {
-                    back = Some(format!("{} at {}", change.reason, change.at));
+                    note = format!("; begun anew: {} at {at}", change.reason);
                 }
                 reached.clear();
             } else if STAGES
                 .get(reached.len())
                 .is_some_and(|stage| change.share >= *stage)
             {
-                reached.push(format!("{} % since {}", change.share, change.at));
+                if lasted < self.window_seconds {
+                    note = format!(
+                        "; {} % has lasted only {lasted:.0} s, and failures are counted over {:.0} s",
+                        change.share, self.window_seconds
+                    );
+                    continue;
+                }
+                reached.push(format!("{} % since {at}", change.share));
             }
         }
         let told = reached.join(", ");
@@ -87,13 +100,12 @@ impl Rollout {
             return Check::pass(name, told);
         }
         let next = STAGES.get(reached.len()).copied().unwrap_or(100.0);
-        let finding = match (reached.is_empty(), back) {
-            (true, Some(back)) => format!("begun anew: {back}"),
-            (true, None) => format!("no stage was reached; the share is {} %", self.share),
-            (false, _) => format!("only {told}; the share is {} %", self.share),
+        let finding = match reached.is_empty() {
+            true => format!("no stage was passed; the share is {} %{note}", self.share),
+            false => format!("only {told}; the share is {} %{note}", self.share),
         };
         Check::fail(name, finding).fix(format!(
-            "when this stage has run long enough: `sandboxai rollout set {next}`; `sandboxai rollout status` shows both sides"
+            "when the stage before has run long enough: `sandboxai rollout set {next}`; `sandboxai rollout status` shows both sides"
         ))
     }
 
@@ -118,7 +130,7 @@ impl Rollout {
         }
         if ours.error_rate > limits.error_rate_max {
             return Check::fail(name, finding)
-                .fix("the log names each with its request id: `journalctl -u sandboxai -p warning`; `sandboxai rollout rollback` sends new sandboxes to Daytona meanwhile");
+                .fix("the log names each with its request id: `journalctl -u sandboxai --grep 'WARN|ERROR'`; `sandboxai rollout rollback` sends new sandboxes to Daytona meanwhile");
         }
         Check::pass(name, finding)
     }
@@ -159,19 +171,22 @@ mod tests {
 
     use super::*;
 
-    /// With a history told from the oldest to the newest.
+    /// With a history told from the oldest to the newest, ten minutes apart.
     fn rollout(history: &[(f64, &str)], sides: &Value) -> Rollout {
         let share = history.last().map_or(0.0, |(share, _)| *share);
-        let changes: Vec<Value> = history
-            .iter()
-            .rev()
-            .map(|(share, reason)| json!({ "at": "2026-11-27T10:00:00Z", "share": share, "reason": reason }))
+        let changes: Vec<Value> = (0..)
+            .zip(history)
+            .map(|(number, (share, reason))| {
+                let at = Timestamp::from_second(number * 600).unwrap();
+                json!({ "at": at.to_string(), "share": share, "reason": reason })
+            })
             .collect();
+        let newest_first: Vec<Value> = changes.into_iter().rev().collect();
         serde_json::from_value(json!({
-            "upstream": "https://daytona.example/api", "share": share, "since": "2026-11-27T10:00:00Z",
-            "reason": "set by a client", "window_seconds": 300,
+            "upstream": "https://daytona.example/api", "share": share, "since": "1970-01-01T00:00:00Z",
+            "reason": "set by a client", "window_seconds": 300.0,
             "limits": { "error_rate_max": 0.05, "requests_min": 20, "create_p95_max_seconds": 10.0, "creations_min": 10 },
-            "sides": sides, "history": changes,
+            "sides": sides, "history": newest_first,
         }))
         .unwrap()
     }
@@ -188,9 +203,15 @@ mod tests {
         )
     }
 
+    /// Ten minutes after the last change.
     fn stages(history: &[(f64, &str)]) -> Check {
+        stages_at(history, 600 * i64::try_from(history.len()).unwrap())
+    }
+
+    fn stages_at(history: &[(f64, &str)], now_s: i64) -> Check {
         let idle = side(0, 0.0, 0, None);
-        rollout(history, &json!({ "sandboxai": idle, "daytona": idle })).stages("stages")
+        let sides = json!({ "sandboxai": idle, "daytona": idle });
+        rollout(history, &sides).stages("stages", Timestamp::from_second(now_s).unwrap())
     }
 
     #[test]
@@ -200,7 +221,7 @@ mod tests {
         assert_eq!(good.status, Status::Pass, "{good:?}");
         assert_eq!(
             good.finding,
-            "10 % since 2026-11-27T10:00:00Z, 50 % since 2026-11-27T10:00:00Z, 100 % since 2026-11-27T10:00:00Z"
+            "10 % since 1970-01-01T00:10:00Z, 50 % since 1970-01-01T00:20:00Z, 100 % since 1970-01-01T00:30:00Z"
         );
         let jumped = stages(&[(0.0, "configured"), (100.0, set)]);
         assert_eq!(jumped.status, Status::Fail);
@@ -212,7 +233,7 @@ mod tests {
         ]);
         assert_eq!(
             back.finding,
-            "begun anew: rolled back: 9 of 20 failed at 2026-11-27T10:00:00Z"
+            "no stage was passed; the share is 0 %; begun anew: rolled back: 9 of 20 failed at 1970-01-01T00:20:00Z"
         );
         let again = stages(&[
             (50.0, set),
@@ -224,9 +245,20 @@ mod tests {
         assert_eq!(again.status, Status::Pass);
         let lowered = stages(&[(10.0, set), (50.0, set), (100.0, set), (20.0, set)]);
         assert_eq!(lowered.status, Status::Fail);
-        assert_eq!(
-            stages(&[]).finding,
-            "no stage was reached; the share is 0 %"
+        assert_eq!(stages(&[]).finding, "no stage was passed; the share is 0 %");
+    }
+
+    #[test]
+    fn a_stage_must_have_lasted_for_a_window() {
+        let history = [(10.0, ""), (50.0, ""), (100.0, "")];
+        assert_eq!(stages_at(&history, 1500).status, Status::Pass);
+        let short = stages_at(&history, 1499);
+        assert_eq!(short.status, Status::Fail);
+        assert!(
+            short
+                .finding
+                .ends_with("; 100 % has lasted only 299 s, and failures are counted over 300 s"),
+            "{short:?}"
         );
     }
 
