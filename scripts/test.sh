@@ -80,3 +80,8 @@ for generation in $generations; do
     SANDBOXAI_TEST_THROUGH_FRONT=1 \
         ".venv-daytona-$generation/bin/pytest" -q --timeout 200 "$daytona" "${ignored[@]}" "$@" || [ $? -eq 5 ]
 done
+
+if [ -n "$all" ]; then
+    say "the unit under a real systemd"
+    tests/systemd/run.sh
+fi

@@ -83,22 +83,37 @@ impl HttpFetch {
                 .user_agent(USER_AGENT)
                 .connect_timeout(CONNECT_DEADLINE)
                 .read_timeout(SILENCE_MAX)
-                .tls_certs_merge(certificates.clone())
         };
-        let mut files = builder().redirect(file::redirects(config.private_addresses));
-        if !config.private_addresses {
-            files = files.dns_resolver(file::PublicAddresses);
-        }
+        let for_files = || {
+            let files = builder().redirect(file::redirects(config.private_addresses));
+            match config.private_addresses {
+                true => files,
+                false => files.dns_resolver(file::PublicAddresses),
+            }
+        };
+        let for_images = || builder().redirect(Policy::limited(REDIRECTS_MAX));
         Ok(Self {
+            http: build(for_images, &certificates)?,
+            files: build(for_files, &certificates)?,
             credentials: config.credentials,
-            http: builder()
-                .redirect(Policy::limited(REDIRECTS_MAX))
-                .build()
-                .map_err(|error| unusable(&error))?,
-            files: files.build().map_err(|error| unusable(&error))?,
             private_addresses: config.private_addresses,
         })
     }
+}
+
+/// A client that trusts the certificates besides those of the machine. Where the
+/// machine has none, as a small Debian has, it trusts them alone: then what is
+/// fetched over TLS fails, and nothing else.
+fn build(
+    builder: impl Fn() -> reqwest::ClientBuilder,
+    certificates: &[Certificate],
+) -> Result<reqwest::Client> {
+    let certificates = || certificates.iter().cloned();
+    builder()
+        .tls_certs_merge(certificates())
+        .build()
+        .or_else(|_| builder().tls_certs_only(certificates()).build())
+        .map_err(|error| unusable(&error))
 }
 
 fn unusable(error: &reqwest::Error) -> Error {

@@ -92,12 +92,12 @@ fn examine(config: &Config, doctor: &Doctor) -> Result<Findings, Failure> {
         Some(_) => RuntimeChoice::Embedded,
         None => config.runtime,
     };
-    match runtime {
+    let mut findings = match runtime {
         // In a process that has no threads yet, which the trial of image layers needs.
-        RuntimeChoice::Embedded => Ok(Findings {
+        RuntimeChoice::Embedded => Findings {
             checks: embedded::checks(&embedded_config(config)),
             change: None,
-        }),
+        },
         RuntimeChoice::Docker => {
             let engine = docker_config(config);
             let image = config.defaults.image.to_string();
@@ -106,11 +106,26 @@ fn examine(config: &Config, doctor: &Doctor) -> Result<Findings, Failure> {
                 &image,
                 &doctor.daemon_json,
             ))?;
-            Ok(Findings {
+            Findings {
                 checks: report.checks,
                 change: report.change,
-            })
+            }
         }
+    };
+    findings.checks.push(authorities());
+    Ok(findings)
+}
+
+/// What the server fetches over TLS is checked by the machine's own CA certificates.
+fn authorities() -> Check {
+    const NAME: &str = "certificate authorities";
+    match reqwest::Client::builder().build() {
+        Ok(_) => Check::pass(NAME, "this machine has CA certificates"),
+        Err(_) => Check::warn(
+            NAME,
+            "this machine has no CA certificates: no image can be pulled",
+        )
+        .fix("apt-get install ca-certificates"),
     }
 }
 
