@@ -122,7 +122,7 @@ def test_our_limit_of_sandboxes_is_a_failure_and_a_callers_mistake_is_none(make_
 def test_what_fails_here_is_made_at_the_upstream_and_counts_as_failed_here(make_pair: Callable[..., Pair]) -> None:
     both = make_pair(front_env={"SANDBOXAI_LIMITS_SANDBOXES": "1", "SANDBOXAI_ROLLOUT_SHARE": "100",
                            "SANDBOXAI_ROLLOUT_CREATIONS_MIN": "3"})
-    both.front.expected.append("new sandboxes go to the upstream")
+    both.front.expected += ["new sandboxes go to the upstream", "a creation failed here"]
     for _ in range(3):
         assert both.create().status_code == 200
     assert (len(both.here()), len(both.there())) == (1, 2)

@@ -181,7 +181,7 @@ def test_from_10_to_100_and_back(drill: Drill) -> None:
     assert set(before.values()) == {"sandboxai"}
 
     # What makes our sandboxes dies. After 20 good creations, the second bad one is too many.
-    both.front.expected += ["new sandboxes go to the upstream", "spawner"]
+    both.front.expected += ["new sandboxes go to the upstream", "a creation failed here"]
     os.kill(spawner_of(both.front), 9)
     # They are made at the upstream instead.
     for _ in range(2):

@@ -172,6 +172,11 @@ pub(crate) async fn create(
             if !rollout.falls_back(error.status, elapsed) {
                 return Err(error);
             }
+            tracing::warn!(
+                status = error.status.as_u16(),
+                error = error.message,
+                "a creation failed here, and is tried at the upstream"
+            );
             format!("it failed here: {}", error.message)
         }
     };

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 
 use super::share::Share;
@@ -28,7 +28,8 @@ impl Change {
     pub(crate) fn new(at: Timestamp, share: Share, reason: &str) -> Self {
         let visible = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
         Self {
-            at,
+            // No more than people read.
+            at: at.round(Unit::Millisecond).unwrap_or(at),
             share,
             reason: visible.take(REASON_CHARS_MAX).collect(),
         }
