@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sandboxai-runtime-embedded",
         &["sandboxai-sandbox", "sandboxai-sys"],
     ),
+    ("sandboxai-edge", &["sandboxai-sandbox"]),
     ("sandboxai-image-pull", &["sandboxai-sandbox"]),
     ("sandboxai-runtime-docker", &["sandboxai-sandbox"]),
     (
@@ -32,16 +33,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "sandboxai-facade-sandboxai",
-        &["sandboxai-control", "sandboxai-sandbox"],
+        &["sandboxai-control", "sandboxai-edge", "sandboxai-sandbox"],
     ),
     (
         "sandboxai-facade-daytona",
-        &["sandboxai-control", "sandboxai-sandbox"],
+        &["sandboxai-control", "sandboxai-edge", "sandboxai-sandbox"],
     ),
     (
         "sandboxai-server",
         &[
             "sandboxai-control",
+            "sandboxai-edge",
             "sandboxai-facade-daytona",
             "sandboxai-facade-sandboxai",
             "sandboxai-image-pull",

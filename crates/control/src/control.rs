@@ -14,7 +14,7 @@ use crate::{
     lifecycle::{Life, Wanted},
     owner::{Start, own},
     recover,
-    registry::{KeyUse, closed},
+    registry::{self, KeyUse, closed},
     request::{self, Plan},
     resident::{Ask, Resident},
     store::Store,
@@ -115,6 +115,7 @@ impl Control {
                 .await?;
             let anonymous = create.name.is_none() && create.idempotency_key.is_none();
             let (resident, is_new) = self.reserve(create, plan, fingerprint)?;
+            registry::note(&resident.id);
             let mut abandoned = Abandoned((is_new && anonymous).then_some(&*resident));
             let ready = self.ready(&resident, !is_new).await;
             abandoned.0 = None;

@@ -73,7 +73,10 @@ impl Registry {
     pub(crate) fn find(&self, space: &Space, name: &Name) -> Result<Arc<Resident>> {
         let tables = self.read();
         match tables.living(space, name) {
-            Some(resident) => Ok(Arc::clone(resident)),
+            Some(resident) => {
+                note(&resident.id);
+                Ok(Arc::clone(resident))
+            }
             None => Err(tables.not_found(space, name)),
         }
     }
@@ -90,6 +93,7 @@ impl Registry {
             && let Some(resident) = tables.living_ids.get(id)
             && resident.space == *space
         {
+            note(id);
             return Ok(Arc::clone(resident));
         }
         let Ok(name) = id_or_name.parse::<Name>() else {
@@ -99,6 +103,7 @@ impl Registry {
             )));
         };
         if let Some(resident) = tables.living(space, &name) {
+            note(&resident.id);
             return Ok(Arc::clone(resident));
         }
         let ended = id.and_then(|id| tables.ended_ids.get(&id));
@@ -287,6 +292,11 @@ impl Registry {
     }
 }
 
+/// Notes the sandbox in the log span of the request under way, which has room for it.
+pub(crate) fn note(id: &Id) {
+    tracing::Span::current().record("sandbox", id.as_str());
+}
+
 /// The error of everything new after the registry was closed.
 pub(crate) fn closed() -> Error {
     Error::unavailable("the server is shutting down; try again when it has been started again")
@@ -294,6 +304,9 @@ pub(crate) fn closed() -> Error {
 
 /// The error of what does not live, with how it ended if that is remembered.
 fn not_found(space: &Space, name: &Name, ended: Option<&Arc<Sandbox>>) -> Error {
+    if let Some(ended) = ended {
+        note(&ended.id);
+    }
     Error::not_found(match ended.and_then(|ended| ended.tombstone.as_ref()) {
         Some(tombstone) => format!(
             "sandbox `{name}` ended at {}: {}",

@@ -3,7 +3,7 @@
 //! It gives the request an id and a log span, measures it, turns a panic into
 //! an answer, and renders errors.
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::time::Instant;
 
 use axum::{
     Json,
@@ -12,7 +12,6 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
 use jiff::Timestamp;
 use sandbox::Error;
 use serde_json::json;
@@ -35,46 +34,33 @@ pub(crate) async fn complete(
     let request_id = facade.request_ids.of(request.headers());
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let span = tracing::info_span!(
-        "request",
-        id = request_id.to_str().unwrap_or("-"),
-        %method,
-        route = request
-            .extensions()
-            .get::<MatchedPath>()
-            .map_or("-", MatchedPath::as_str),
-    );
-    async move {
-        let mut response = or_fault(next.run(request)).await;
+    let route = request.extensions().get::<MatchedPath>();
+    let span = edge::span(&request_id, &method, route.map_or("-", MatchedPath::as_str));
+    let answer = async move {
+        let mut response = edge::or_fault(next.run(request), fault).await;
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-            tracing::debug!(status = error.status.as_u16(), message = error.message, %path, "refused");
+            tracing::debug!(status = error.status.as_u16(), %path, "refused: {}", error.message);
             if method != Method::HEAD {
                 response = render(response, &error, &method, &path);
             }
         }
         let phases = response.extensions_mut().remove::<Phases>();
         let headers = response.headers_mut();
-        headers.insert(request_id::HEADER, request_id);
+        headers.insert(request_id::HEADER, request_id.header());
         headers.insert(
             timing::HEADER,
             timing::header(started.elapsed(), &phases.unwrap_or_default()),
         );
         tracing::debug!(status = response.status().as_u16(), "answered");
         response
-    }
-    .instrument(span)
-    .await
+    };
+    let response = answer.instrument(span.clone()).await;
+    edge::in_span(response, span)
 }
 
-/// The answer; a panic becomes an error of ours, so that the caller learns of
-/// it and the connection goes on.
-async fn or_fault(answer: impl Future<Output = Response>) -> Response {
-    // What a panicking handler leaves behind is dropped with its future; the
-    // state that it shares with others is behind locks that see the panic.
-    match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => ApiError::from(Error::internal("a fault in the server")).into_response(),
-    }
+/// What a panic is answered with.
+fn fault() -> Response {
+    ApiError::from(Error::internal("a fault in the server")).into_response()
 }
 
 /// The error with the status, headers and extensions that it had already.
@@ -113,7 +99,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_answer() {
-        let response = or_fault(async { panic!("shown by the test runner, as it should be") });
+        let response = edge::or_fault(
+            async { panic!("shown by the test runner, as it should be") },
+            fault,
+        );
         let response = response.await;
         assert_eq!(response.status(), 500);
         assert!(response.extensions().get::<ApiError>().is_some());

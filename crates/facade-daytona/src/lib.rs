@@ -32,14 +32,12 @@ mod not_served;
 mod object_storage;
 pub mod preview;
 pub mod preview_url;
-mod request_id;
 pub mod rollout;
 mod seal;
 pub mod side;
 mod target;
 #[cfg(test)]
 mod testing;
-mod timing;
 mod token;
 mod toolbox;
 pub mod tunnel;
@@ -55,6 +53,7 @@ use axum::{
     middleware::from_fn_with_state,
 };
 use control::Control;
+use edge::{request_id, timing};
 use sandbox::{Kind, Space};
 
 use crate::{

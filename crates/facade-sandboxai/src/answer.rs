@@ -3,7 +3,7 @@
 //! It gives the request an id and a log span, measures it, and renders errors,
 //! with the tombstone of the sandbox when that is the reason.
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::time::Instant;
 
 use axum::RequestExt;
 use axum::{
@@ -13,7 +13,6 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
 use sandbox::{Error, Kind, Name, Space};
 use tracing::Instrument;
 
@@ -34,24 +33,19 @@ pub(crate) async fn complete(
     let started = Instant::now();
     let request_id = facade.request_ids.of(request.headers());
     let place = Place::of(&mut request).await;
-    let span = tracing::info_span!(
-        "request",
-        id = %request_id.0,
-        method = %request.method(),
-        route = place.route.as_deref().unwrap_or("-"),
-        sandbox = place.name.as_deref().unwrap_or("-"),
-    );
+    let route = place.route.as_deref().unwrap_or("-");
+    let span = edge::span(&request_id, request.method(), route);
     let is_head = request.method() == Method::HEAD;
     request.extensions_mut().insert(request_id.clone());
-    async move {
-        let mut response = or_fault(next.run(request)).await;
+    let answer = async move {
+        let mut response = edge::or_fault(next.run(request), fault).await;
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
             error.log();
             let tombstone = place.tombstone(&facade, &error).await;
             response = if is_head {
                 response
             } else {
-                render(response, error.body(&request_id.0, tombstone))
+                render(response, error.body(request_id.as_str(), tombstone))
             };
         }
         let phases = response.extensions_mut().remove::<Phases>();
@@ -63,20 +57,14 @@ pub(crate) async fn complete(
         );
         tracing::debug!(status = response.status().as_u16(), "answered");
         response
-    }
-    .instrument(span)
-    .await
+    };
+    let response = answer.instrument(span.clone()).await;
+    edge::in_span(response, span)
 }
 
-/// The answer; a panic becomes an error of ours, so that the caller learns of
-/// it and the connection goes on.
-async fn or_fault(answer: impl Future<Output = Response>) -> Response {
-    // What a panicking handler leaves behind is dropped with its future; the
-    // state that it shares with others is behind locks that see the panic.
-    match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => ApiError::from(Error::internal("a fault in the server")).into_response(),
-    }
+/// What a panic is answered with.
+fn fault() -> Response {
+    ApiError::from(Error::internal("a fault in the server")).into_response()
 }
 
 /// The rendered error, with the status and the headers that it had already.
@@ -143,7 +131,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_answer() {
-        let response = or_fault(async { panic!("shown by the test runner, as it should be") });
+        let response = edge::or_fault(
+            async { panic!("shown by the test runner, as it should be") },
+            fault,
+        );
         let response = response.await;
         assert_eq!(response.status(), 500);
         let error = response.extensions().get::<ApiError>();

@@ -172,7 +172,7 @@ impl Translator {
     fn error(&self, error: Error) -> Named {
         let error = ApiError::from(error);
         error.log();
-        Named::new("error", &error.body(&self.id.0, None))
+        Named::new("error", &error.body(self.id.as_str(), None))
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     fn events(source: Source, pieces: Vec<sandbox::Result<Piece>>) -> Vec<(&'static str, Value)> {
-        let mut translator = Translator::new(source, RequestId("r1".into()));
+        let mut translator = Translator::new(source, "r1".parse().unwrap());
         let events = pieces
             .into_iter()
             .flat_map(|piece| translator.translate(piece));
@@ -314,7 +314,7 @@ mod tests {
     async fn a_silent_stream_has_a_heartbeat() {
         use http_body_util::BodyExt;
         let silent: PieceStream<Piece> = Box::pin(futures_util::stream::pending());
-        let response = respond(silent, Source::Shell, RequestId("r1".into()));
+        let response = respond(silent, Source::Shell, "r1".parse().unwrap());
         let begun = tokio::time::Instant::now();
         let frame = response.into_body().frame().await.unwrap().unwrap();
         assert_eq!(begun.elapsed(), HEARTBEAT);
@@ -329,7 +329,7 @@ mod tests {
             let _ = &alive;
             std::task::Poll::Pending
         }));
-        drop(respond(pieces, Source::Cell, RequestId("r1".into())));
+        drop(respond(pieces, Source::Cell, "r1".parse().unwrap()));
         assert!(gone.await.is_err(), "the stream was dropped");
     }
 }

@@ -23,10 +23,8 @@ mod file_tools;
 mod files;
 mod openapi;
 mod processes;
-mod request_id;
 mod sandboxes;
 mod stream;
-mod timing;
 mod tools;
 mod utf8;
 mod wire;
@@ -34,6 +32,7 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use control::Control;
+use edge::{request_id, timing};
 
 use crate::request_id::RequestIds;
 

@@ -66,7 +66,7 @@ async fn the_whole_sandbox_is_told() {
     let created = service
         .post(
             SANDBOXES,
-            r#"{"name":"box","spec":{"image":null,"env":null,"memory_mb":512,"cpu":0.5,"pids":64,"network":"none","idle_timeout_s":60,"lifetime_s":3600.5}}"#,
+            r#"{"name":"box","spec":{"image":null,"env":null,"memory_mb":512,"cpu":0.5,"pids":64,"network":"none","runtime_class":"fake","idle_timeout_s":60,"lifetime_s":3600.5}}"#,
         )
         .await
         .expect(201)
@@ -75,7 +75,7 @@ async fn the_whole_sandbox_is_told() {
         created["spec"],
         json!({
             "image": "sandboxai/box", "env": {}, "memory_mb": 512, "cpu": 0.5, "pids": 64,
-            "network": "none", "idle_timeout_s": 60.0, "lifetime_s": 3600.5, "labels": {},
+            "network": "none", "runtime_class": "fake", "idle_timeout_s": 60.0, "lifetime_s": 3600.5, "labels": {},
             "stop_after_idle_s": null, "pause_after_idle_s": null, "archive_after_stop_s": null,
             "delete_after_stop_s": null,
         })

@@ -18,6 +18,8 @@ pub struct Config {
     pub scope: String,
     /// Whether the sandboxes of the scope end with the server, however it ends.
     pub ephemeral: bool,
+    /// Whether the spawner writes its complaints as JSON.
+    pub json_log: bool,
     /// The user that the server runs as, who may connect to agents.
     pub server_uid: u32,
     /// The group that the server runs as.
@@ -49,6 +51,7 @@ pub(crate) struct SpawnerConfig {
     pub(crate) run_dir: PathBuf,
     pub(crate) scope: String,
     pub(crate) ephemeral: bool,
+    pub(crate) json_log: bool,
     pub(crate) server_uid: u32,
     pub(crate) server_gid: u32,
     pub(crate) network: NetworkConfig,
@@ -62,6 +65,7 @@ impl From<&Config> for SpawnerConfig {
             run_dir: config.run_dir.clone(),
             scope: config.scope.clone(),
             ephemeral: config.ephemeral,
+            json_log: config.json_log,
             server_uid: config.server_uid,
             server_gid: config.server_gid,
             network: config.network.clone(),

@@ -114,7 +114,7 @@ impl Embedded {
             if found.condition == Condition::Alive
                 && let Err(error) = embedded.live(&found.id).await
             {
-                tracing::warn!(id = %found.id, %error, "cannot take over a running sandbox");
+                tracing::warn!(sandbox = %found.id, %error, "cannot take over a running sandbox");
             }
         }
         Ok(embedded)
@@ -211,8 +211,11 @@ impl Embedded {
         let handles = Handles::from_descriptors(descriptors, dns)
             .ok_or_else(|| Error::internal("the spawner's answer lacks descriptors"))?;
         let names = handles.dns.and_then(|sockets| {
-            DnsForwarder::spawn(sockets, &self.network)
-                .inspect_err(|error| tracing::warn!(%id, %error, "the sandbox has no name service"))
+            tracing::info_span!("name_service", sandbox = %id)
+                .in_scope(|| DnsForwarder::spawn(sockets, &self.network))
+                .inspect_err(
+                    |error| tracing::warn!(sandbox = %id, %error, "the sandbox has no name service"),
+                )
                 .ok()
         });
         let live = Arc::new(Live {

@@ -10,6 +10,7 @@ use std::{
 use control::{Control, Create, ImageJobKind, ImageJobState, Sandbox};
 use sandbox::{Error, Id, Kind, Name};
 use tokio::{sync::broadcast, task::AbortHandle};
+use tracing::Instrument as _;
 
 use super::shown::{Shown, Waits};
 
@@ -118,13 +119,14 @@ impl Waiting {
             Some(Waits::Pulling) => Some(Waits::Pulling),
             _ => Some(Waits::Build),
         };
-        let task = tokio::spawn(make(
+        let making = make(
             self.clone(),
             control.clone(),
             create,
             id.clone(),
             image.to_owned(),
-        ));
+        );
+        let task = tokio::spawn(making.in_current_span());
         entry.task = Some(task.abort_handle());
         entries.insert(id, entry);
         drop(entries);
@@ -240,7 +242,7 @@ async fn make(waiting: Waiting, control: Control, create: Create, id: Id, image:
             .map_err(|error| Waits::BuildFailed(error.message))?;
         control.create(create).await.map_err(|error| {
             if error.kind == Kind::Internal {
-                tracing::error!(%error, %id, "a sandbox could not be made when its image was there");
+                tracing::error!(%error, sandbox = %id, "a sandbox could not be made when its image was there");
             }
             Waits::Failed(error.message)
         })

@@ -24,6 +24,7 @@ use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
+use tracing::{Instrument as _, Span};
 
 use crate::{
     Facade,
@@ -84,12 +85,16 @@ async fn connect(
     let upgrade = upgrade
         .max_message_size(packet::BYTES_MAX)
         .max_frame_size(packet::BYTES_MAX);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        // What a client that went away did not get concerns nobody.
-        let ended = Connection::new(facade, caller, sdk_version, socket)
-            .run()
-            .await;
-        tracing::debug!(?ended, "an event connection ended");
+    let span = Span::current();
+    Ok(upgrade.on_upgrade(move |socket| {
+        let serve = async move {
+            // What a client that went away did not get concerns nobody.
+            let ended = Connection::new(facade, caller, sdk_version, socket)
+                .run()
+                .await;
+            tracing::debug!(?ended, "an event connection ended");
+        };
+        serve.instrument(span)
     }))
 }
 

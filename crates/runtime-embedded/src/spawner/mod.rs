@@ -23,6 +23,7 @@ use std::{
     io::{self, Write as _},
     os::fd::{AsFd, OwnedFd},
     process::{Command, ExitCode, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,7 @@ use rustix::{
     mount::{MountPropagationFlags, mount_change},
     net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt},
 };
+use serde_json::json;
 use sys::namespace::Side;
 
 use crate::{
@@ -136,16 +138,30 @@ pub fn spawner_main() -> ExitCode {
     }
 }
 
+/// Whether complaints are JSON, as the server's log.
+static JSON_LOG: AtomicBool = AtomicBool::new(false);
+
 /// The spawner has no logger; its words go where the server's errors go.
 fn complain(error: &dyn std::error::Error) {
+    let line = match JSON_LOG.load(Ordering::Relaxed) {
+        true => json!({
+            "timestamp": jiff::Timestamp::now().to_string(),
+            "level": "WARN",
+            "message": error.to_string(),
+            "target": "spawner",
+        })
+        .to_string(),
+        false => format!("spawner: {error}"),
+    };
     // Nobody is left to be told when this fails too.
-    let _ = writeln!(io::stderr(), "spawner: {error}");
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn serve() -> Result<(), Error> {
     let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)
         .at(Step::LaunchSpawner, "standard input")?;
     let prepared = receive_config(&socket).and_then(|(config, agent)| {
+        JSON_LOG.store(config.json_log, Ordering::Relaxed);
         detach_from_terminal()?;
         let host = Host::new(config, agent)?;
         // Children of earlier steps are waited for; those from here on reap themselves.

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         run_dir: folder.join("run"),
         scope: "test".to_owned(),
         ephemeral: mode == "ephemeral",
+        json_log: false,
         server_uid: 0,
         server_gid: 0,
         network: NetworkConfig {

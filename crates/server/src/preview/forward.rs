@@ -19,6 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::slots::Slot;
 
@@ -61,7 +62,7 @@ pub(super) async fn forward(
         .handshake(stream)
         .await?;
     let watch = pulse.clone();
-    let running = tokio::spawn(async move {
+    let run = async move {
         tokio::select! {
             ended = connection.with_upgrades() => {
                 if let Err(error) = ended {
@@ -70,7 +71,8 @@ pub(super) async fn forward(
             }
             () = watch.stops(idle_max) => {}
         }
-    });
+    };
+    let running = tokio::spawn(run.in_current_span());
     let lane = Lane {
         running,
         pulse,

@@ -32,6 +32,9 @@ use facade_daytona::{
     preview_url::{Links, TOOLBOX_PORT},
 };
 
+use edge::request_id::{self, RequestIds};
+use tracing::{Instrument as _, Span};
+
 use crate::serve::Peer;
 use address::{Address, Arrival, Form, Keys, NoAddress};
 use refusal::Refusal;
@@ -39,6 +42,9 @@ use slots::{Slot, Slots};
 
 /// What a trusted proxy was asked for.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What the log calls the route of a preview.
+const ROUTE: &str = "preview";
 
 /// How previews behave.
 #[derive(Clone, Debug)]
@@ -59,6 +65,7 @@ pub(crate) struct Previews {
     links: Links,
     config: Arc<PreviewConfig>,
     slots: Slots,
+    request_ids: Arc<RequestIds>,
 }
 
 /// A request for a preview, as far as it is understood.
@@ -75,6 +82,7 @@ impl Previews {
             gate,
             links,
             slots: Slots::new(config.connections_max),
+            request_ids: Arc::default(),
             config: Arc::new(config),
         }
     }
@@ -111,12 +119,23 @@ pub(crate) async fn serve(
         };
     }
     let question = Question::of(&request);
-    let mut response = match previews.visit(&asked, request).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.into_response(&question.headers),
+    let request_id = previews.request_ids.of(request.headers());
+    let span = edge::span(&request_id, request.method(), ROUTE);
+    let answer = async move {
+        let mut response = match previews.visit(&asked, request).await {
+            Ok(response) => response,
+            Err(refusal) => refusal.into_response(&question.headers),
+        };
+        question.complete(&mut response);
+        // An application may have ids of its own.
+        let id = response.headers_mut().entry(request_id::HEADER);
+        id.or_insert_with(|| request_id.header());
+        let status = response.status().as_u16();
+        tracing::debug!(status, port = asked.address.port, "answered");
+        response
     };
-    question.complete(&mut response);
-    response
+    let response = answer.instrument(span.clone()).await;
+    edge::in_span(response, span)
 }
 
 /// What the answer's completion needs of a request.
@@ -168,6 +187,7 @@ impl Previews {
         let (mut parts, body) = request.into_parts();
         parts.uri = inner_uri(address)?;
         let admitted = self.admit(asked, &parts)?;
+        Span::current().record("sandbox", admitted.sandbox.id.as_str());
         if let Some(path) = &admitted.go_to {
             let url = format!("{}{path}", address.prefix());
             return Ok(redirect(&url, admitted.cookie));

@@ -84,6 +84,7 @@ pub fn embedded_config(config: &Config) -> runtime_embedded::Config {
         run_dir: config.server.run_dir.clone(),
         scope: config.server.scope.clone(),
         ephemeral: config.server.delete_on_shutdown,
+        json_log: config.log.json,
         server_uid: config.server.user.id(),
         server_gid: config.server.user.id(),
         network,

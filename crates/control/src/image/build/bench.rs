@@ -142,6 +142,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         let (control, space, name) = (self.control.clone(), self.space.clone(), self.name.clone());
+        let id = self.id.clone();
         let core = std::sync::Arc::clone(&control.core);
         let mut closing = core.closing.subscribe();
         core.tasks.spawn(async move {
@@ -154,7 +155,7 @@ impl Drop for Bench {
             if let Err(error) = deleted
                 && error.kind != sandbox::Kind::NotFound
             {
-                tracing::warn!(sandbox = %name, %error, "cannot remove the sandbox of a build yet");
+                tracing::warn!(sandbox = %id, %error, "cannot remove the sandbox of a build yet");
             }
         });
     }

@@ -21,6 +21,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
+use tracing::Instrument as _;
 
 use super::framing::{Decoder, encode};
 use crate::{
@@ -101,16 +102,12 @@ impl Connection {
         });
         let (outgoing, messages) = mpsc::channel(MESSAGES_AHEAD);
         let listening = listen(output, Arc::clone(&shared), outgoing.clone());
+        let ended = end_after(listening, target.clone(), process, Arc::clone(&shared));
         let connection = Self {
             process,
             tasks: [
-                tokio::spawn(talk(target.clone(), process, messages)),
-                tokio::spawn(end_after(
-                    listening,
-                    target.clone(),
-                    process,
-                    Arc::clone(&shared),
-                )),
+                tokio::spawn(talk(target.clone(), process, messages).in_current_span()),
+                tokio::spawn(ended.in_current_span()),
             ],
             target,
             outgoing,

@@ -13,6 +13,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use tokio::time::{Interval, MissedTickBehavior};
+use tracing::{Instrument as _, Span};
 
 /// Longest message from a client, bytes. A paste into a terminal or the code of
 /// a cell must fit.
@@ -73,9 +74,14 @@ where
     if let Some(protocol) = chosen_protocol(headers) {
         upgrade.set_selected_protocol(protocol);
     }
-    upgrade.on_upgrade(|socket| async move {
-        let (outgoing, incoming) = socket.split();
-        serve(Outgoing(outgoing), Incoming(incoming)).await;
+    // It goes on in a task of its own, but about the same request.
+    let span = Span::current();
+    upgrade.on_upgrade(|socket| {
+        let serve = async move {
+            let (outgoing, incoming) = socket.split();
+            serve(Outgoing(outgoing), Incoming(incoming)).await;
+        };
+        serve.instrument(span)
     })
 }
 

@@ -21,6 +21,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
+use tracing::Instrument as _;
 
 use super::{DnsSockets, NetworkConfig};
 use message::{Failure, Query, Verdict, examine};
@@ -66,7 +67,7 @@ impl DnsForwarder {
         });
         let tcp = TcpListener::from_std(sockets.tcp)?;
         Ok(Self {
-            task: runtime.spawn(serve(service, tcp)),
+            task: runtime.spawn(serve(service, tcp).in_current_span()),
         })
     }
 }
@@ -104,11 +105,12 @@ async fn serve(service: Arc<Service>, tcp: TcpListener) {
             accepted = accept(&tcp, &streams) => match accepted {
                 Ok((stream, permit)) => {
                     let service = Arc::clone(&service);
-                    tasks.spawn(async move {
+                    let serving = async move {
                         // The client's mistake or its going away; there is nobody to tell.
                         let _ = serve_stream(&service, stream).await;
                         drop(permit);
-                    });
+                    };
+                    tasks.spawn(serving.in_current_span());
                 }
                 Err(error) => rest(&error).await,
             },
@@ -154,11 +156,12 @@ fn answer_datagram(
         }
         Verdict::Forward(query) => {
             let service = Arc::clone(service);
-            tasks.spawn(async move {
+            let answering = async move {
                 let answer = resolve(&service, &query, Transport::Datagram).await;
                 let _ = service.udp.try_send_to(&answer, client);
                 drop(permit);
-            });
+            };
+            tasks.spawn(answering.in_current_span());
         }
     }
 }

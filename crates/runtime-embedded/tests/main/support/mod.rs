@@ -97,6 +97,7 @@ impl Place {
             run_dir: self.path().join("run"),
             scope: "test".into(),
             ephemeral,
+            json_log: false,
             server_uid: 0,
             server_gid: 0,
             network: NetworkConfig {

@@ -1,45 +1,73 @@
 //! The id under which one request is found again in the log.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries it, in both directions.
-pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest id accepted from a caller.
 const CHARS_MAX: usize = 128;
 
 /// The id of the request under way; an extension of the request.
 #[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) String);
+pub struct RequestId(String);
 
 impl RequestId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The id as a header; it holds only characters that a header may hold.
-    pub(crate) fn header(&self) -> HeaderValue {
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}
+
+/// Fails on a text that is no usable id.
+impl FromStr for RequestId {
+    type Err = sandbox::Error;
+    fn from_str(text: &str) -> sandbox::Result<Self> {
+        match is_usable(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(sandbox::Error::invalid(format!(
+                "field `X-Request-Id`: give 1 to {CHARS_MAX} letters, digits, '-', '_', '.' or ':'"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
 /// Makes ids: a random word per server, then a number that counts up. Unique
 /// without asking the kernel for every request.
 #[derive(Debug, Default)]
-pub(crate) struct RequestIds {
+pub struct RequestIds {
     prefix: OnceLock<String>,
     next: AtomicU64,
 }
 
 impl RequestIds {
     /// The caller's id when it has a usable one, else a new one.
-    pub(crate) fn of(&self, headers: &HeaderMap) -> RequestId {
+    pub fn of(&self, headers: &HeaderMap) -> RequestId {
         let given = headers.get(HEADER).and_then(|value| value.to_str().ok());
-        match given {
-            Some(given) if is_usable(given) => RequestId(given.to_owned()),
-            _ => self.make(),
-        }
+        let usable = given.and_then(|given| given.parse().ok());
+        usable.unwrap_or_else(|| self.make())
     }
 
     fn make(&self) -> RequestId {

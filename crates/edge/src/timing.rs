@@ -6,17 +6,18 @@ use axum::http::{HeaderName, HeaderValue};
 use sandbox::StepTime;
 
 /// The header.
-pub(crate) const HEADER: HeaderName = HeaderName::from_static("server-timing");
+pub const HEADER: HeaderName = HeaderName::from_static("server-timing");
 
 /// Most phases told of one request; a creation has about ten.
 const PHASES_MAX: usize = 32;
 
 /// Phases that a handler measured, in order; an extension of the response.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Phases(pub(crate) Vec<StepTime>);
+pub struct Phases(pub Vec<StepTime>);
 
 /// `total;dur=12.345, mounts;dur=0.400`, durations in milliseconds.
-pub(crate) fn header(total: Duration, phases: &Phases) -> HeaderValue {
+#[must_use]
+pub fn header(total: Duration, phases: &Phases) -> HeaderValue {
     let mut text = format!("total;dur={}", milliseconds(total));
     for phase in phases.0.iter().take(PHASES_MAX) {
         // Writing to a String does not fail.
