@@ -28,6 +28,7 @@ mod control_plane;
 mod error;
 mod events;
 mod extract;
+pub mod hop_by_hop;
 mod not_served;
 mod object_storage;
 pub mod preview;

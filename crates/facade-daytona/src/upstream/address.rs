@@ -284,7 +284,11 @@ impl Upstream {
         };
         match status {
             // Who asked is not to blame when the key of this server's owner is not taken.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::UNAUTHORIZED => {
+                tracing::warn!(
+                    upstream = self.api_url(),
+                    "the upstream does not take the key that is configured for it"
+                );
                 self.failed(&format!("does not take the configured key: {message}"))
             }
             status if status.is_client_error() => ApiError::new(status, message),

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{OriginalUri, Request, State},
-    http::{Method, header},
+    http::{Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -81,6 +81,7 @@ impl Upstream {
     pub(crate) async fn pass(&self, facade: &Facade, request: Request) -> Response {
         let passed = self.try_pass(facade, request).await;
         let mut response = passed.unwrap_or_else(IntoResponse::into_response);
+        headers_of::keep_apart(response.headers_mut());
         response.extensions_mut().insert(Side::Daytona);
         response
     }
@@ -97,6 +98,11 @@ impl Upstream {
             return Ok(log);
         }
         let mut answer = self.exchange(&target, request).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            // The caller's key was right; that of the upstream is not.
+            let status = answer.status();
+            return Err(self.refused(status, &self.whole(answer).await?));
+        }
         let is_about_sandboxes = path::segments(path).next().as_deref() == Some("sandbox");
         let link = Link::of(path);
         let is_read = is_about_sandboxes || link.is_some();
@@ -129,6 +135,7 @@ impl Upstream {
         headers_of::to_upstream(&mut parts.headers);
         headers_of::exchange_key(&mut parts.headers, &self.0.key);
         headers_of::remove_upgrade(&mut parts.headers);
+        parts.headers.remove(header::COOKIE);
         // Answers are read.
         parts.headers.remove(header::ACCEPT_ENCODING);
         self.send(parts.method, url, parts.headers, body).await

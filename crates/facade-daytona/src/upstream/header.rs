@@ -3,19 +3,8 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::UpstreamKey;
+use crate::hop_by_hop;
 
-/// Headers that concern one connection only, besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 /// Headers of a request that speak of this server and the way to it, or are
 /// answered here.
 const OF_THE_WAY_HERE: [HeaderName; 9] = [
@@ -34,47 +23,28 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Headers of an answer that speak for the upstream's host and not for this one.
 const OF_THE_HOST: [HeaderName; 2] = [header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY];
 
-/// What a request wants its connection to become, if that is asked for properly.
-pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let is_asked =
-        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    headers.get(header::UPGRADE).filter(|_| is_asked).cloned()
-}
-
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-}
-
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-        .filter_map(|token| token.parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-}
+/// Headers of an answer that act on this server's origin, which is not the
+/// upstream's.
+const OF_THE_ORIGIN: [HeaderName; 8] = [
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("nel"),
+    HeaderName::from_static("report-to"),
+    HeaderName::from_static("reporting-endpoints"),
+    HeaderName::from_static("service-worker"),
+    HeaderName::from_static("service-worker-allowed"),
+    header::SET_COOKIE,
+    HeaderName::from_static("speculation-rules"),
+];
+/// A document that a browser shows gets an origin that equals no other, and
+/// runs nothing.
+const NO_ORIGIN: &str = "sandbox";
 
 /// Makes the headers of a request those that the upstream gets, without any
 /// word about who asks.
 pub(super) fn to_upstream(headers: &mut HeaderMap) {
-    let upgrade = upgrade_of(headers);
-    let takes_trailers =
-        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    remove_hop_by_hop(headers);
+    hop_by_hop::renew_of_request(headers);
     for name in &OF_THE_WAY_HERE {
         headers.remove(name);
-    }
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
-    } else if takes_trailers {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     headers.append(header::VIA, HeaderValue::from_static("1.1 sandboxai"));
 }
@@ -103,15 +73,26 @@ pub(super) fn keep_one_authorization(headers: &mut HeaderMap) {
 
 /// Makes the headers of an answer those that the caller gets.
 pub(super) fn to_caller(headers: &mut HeaderMap) {
-    let upgrade = upgrade_of(headers);
-    remove_hop_by_hop(headers);
+    hop_by_hop::renew_of_answer(headers);
     for name in &OF_THE_HOST {
         headers.remove(name);
     }
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
+}
+
+/// Makes what the API or a toolbox has answered harmless to this server's own
+/// pages: behind a toolbox is code of a sandbox.
+pub(super) fn keep_apart(headers: &mut HeaderMap) {
+    for name in &OF_THE_ORIGIN {
+        headers.remove(name);
     }
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.append(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(NO_ORIGIN),
+    );
 }
 
 #[cfg(test)]

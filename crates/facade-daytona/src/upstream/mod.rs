@@ -52,8 +52,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(6 * 3600);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long what was sent may be without a sign that it has arrived.
 const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(120);
-/// How long a connection is kept for the next request.
-const POOL_IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a connection is kept for the next request: shorter than any usual
+/// server waits for one (5 s), so that none is sent into a connection that ends.
+const POOL_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Connections kept for next requests.
 const POOL_IDLE_MAX: usize = 64;
 

@@ -41,6 +41,7 @@ pub(crate) async fn pass_toolbox(
     let has_key = access::has_key(&facade, request.headers());
     let passed = upstream.pass_toolbox(&asked, has_key, request).await;
     let mut response = passed.unwrap_or_else(IntoResponse::into_response);
+    headers_of::keep_apart(response.headers_mut());
     response.extensions_mut().insert(Side::Daytona);
     response
 }

@@ -7,21 +7,10 @@
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use facade_daytona::hop_by_hop::{self, tokens};
 
 use super::address::{Address, Arrival, Form};
 
-/// Headers that concern one connection only, besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 /// Headers of an answer that speak for the whole host and port: of the server,
 /// not of the application.
 const OF_THE_HOST: [HeaderName; 1] = [header::ALT_SVC];
@@ -46,32 +35,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// What a request wants its connection to become, if that is asked for properly.
-pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let is_asked =
-        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    headers.get(header::UPGRADE).filter(|_| is_asked).cloned()
-}
-
-/// Removes what concerns only the connection that a message came by.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-        .filter_map(|token| token.parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-}
-
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-}
-
 /// Makes the headers of a request those that the application gets.
 pub(super) fn to_application(
     headers: &mut HeaderMap,
@@ -79,18 +42,8 @@ pub(super) fn to_application(
     address: &Address,
     peer: Option<IpAddr>,
 ) {
-    let upgrade = upgrade_of(headers);
-    let takes_trailers =
-        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    remove_hop_by_hop(headers);
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
-    } else if takes_trailers {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
+    hop_by_hop::renew_of_request(headers);
     if is_chunked {
         // Also where a body is unusual: else it would be taken for none.
         let chunked = HeaderValue::from_static("chunked");
@@ -141,12 +94,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 /// Makes the headers of an answer those that the visitor gets.
 pub(super) fn to_visitor(headers: &mut HeaderMap, arrival: &Arrival, address: &Address) {
-    let upgrade = upgrade_of(headers);
-    remove_hop_by_hop(headers);
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
-    }
+    hop_by_hop::renew_of_answer(headers);
     for name in &OF_THE_HOST {
         headers.remove(name);
     }

@@ -300,3 +300,41 @@ async fn logs_are_fetched_where_the_upstream_has_them() {
         .await
         .expect(502);
 }
+
+#[tokio::test]
+async fn a_key_that_the_upstream_does_not_take_is_not_the_callers_fault() {
+    let recorded = Recorded::new(|_| {
+        let said = axum::Json(json!({"message": "Invalid credentials"}));
+        (StatusCode::UNAUTHORIZED, said).into_response()
+    })
+    .await;
+    for path in ["/api/sandbox/theirs", "/api/sandbox"] {
+        let answer = recorded.get(path).await.expect(502);
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(
+            message.contains("does not take the configured key"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn answers_do_nothing_to_this_servers_own_pages() {
+    let recorded = Recorded::new(|_| {
+        let headers = [
+            (header::SET_COOKIE, "a=b"),
+            (header::CONTENT_TYPE, "text/html"),
+            (header::STRICT_TRANSPORT_SECURITY, "max-age=1"),
+        ];
+        (headers, "<script>").into_response()
+    })
+    .await;
+    for path in ["/api/volumes", "/api/toolbox/theirs/toolbox/files/download"] {
+        let answer = recorded.get(path).await.expect(200);
+        assert_eq!(answer.headers[header::CONTENT_SECURITY_POLICY], "sandbox");
+        assert_eq!(answer.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        for gone in [header::SET_COOKIE, header::STRICT_TRANSPORT_SECURITY] {
+            assert!(!answer.headers.contains_key(gone));
+        }
+    }
+}
