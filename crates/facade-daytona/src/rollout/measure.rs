@@ -16,7 +16,7 @@ use super::{
     operation::{Operation, Outcome},
     window::Measured,
 };
-use crate::{Facade, side::Side};
+use crate::{Facade, error::ApiError, side::Side, toolbox::TRANSPORT_FAILED};
 
 /// Where a creation goes since when, once that is decided; an extension of the
 /// request.
@@ -81,7 +81,11 @@ impl Pending<'_> {
         self.is_open = false;
         let side = response.extensions().get::<Side>();
         let side = side.copied().unwrap_or(Side::SandboxAi);
-        if let Some(outcome) = Outcome::of(self.operation, response.status()) {
+        let outcome = match response.extensions().get::<ApiError>() {
+            Some(error) if error.code == TRANSPORT_FAILED => Some(Outcome::Refused),
+            _ => Outcome::of(self.operation, response.status()),
+        };
+        if let Some(outcome) = outcome {
             self.take_in(side, outcome, self.elapsed());
         }
     }
@@ -165,6 +169,26 @@ mod tests {
         };
         assert!(catch_unwind(AssertUnwindSafe(fault)).is_err());
         assert_eq!(rollout.status().sides.sandboxai.creation_failures, 1);
+    }
+
+    #[test]
+    fn who_answered_and_whose_fault_it_was_is_told_by_the_answer() {
+        use axum::{http::StatusCode, response::IntoResponse as _};
+
+        let folder = tempfile::tempdir().unwrap();
+        let rollout = rollout(&folder);
+        let answered = |answer: Response| pending(&rollout).answered(&answer);
+        answered(StatusCode::OK.into_response());
+        answered(StatusCode::UNAUTHORIZED.into_response());
+        // A repository elsewhere that is not there.
+        let error = ApiError::new(StatusCode::BAD_GATEWAY, "").with_code(TRANSPORT_FAILED);
+        answered(error.into_response());
+        let mut there = StatusCode::BAD_GATEWAY.into_response();
+        there.extensions_mut().insert(Side::Daytona);
+        answered(there);
+        let sides = rollout.status().sides;
+        assert_eq!((sides.sandboxai.requests, sides.sandboxai.failures), (2, 0));
+        assert_eq!((sides.daytona.requests, sides.daytona.failures), (1, 1));
     }
 
     #[test]

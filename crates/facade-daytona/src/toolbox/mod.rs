@@ -9,7 +9,7 @@ mod system;
 
 use axum::Router;
 
-pub(crate) use self::process::Terminals;
+pub(crate) use self::{git::TRANSPORT_FAILED, process::Terminals};
 use crate::Facade;
 
 /// The routes below a toolbox's base URL.

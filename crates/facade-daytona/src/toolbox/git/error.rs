@@ -5,6 +5,9 @@ use axum::http::StatusCode;
 use super::command::Said;
 use crate::error::ApiError;
 
+/// A remote repository could not be reached: 502, but no fault of this server.
+pub(crate) const TRANSPORT_FAILED: &str = "GIT_TRANSPORT_FAILED";
+
 /// Characters of git's words that are passed on.
 const MESSAGE_CHARS_MAX: usize = 2000;
 
@@ -115,7 +118,7 @@ const CLASSES: &[Class] = &[
     },
     Class {
         status: StatusCode::BAD_GATEWAY,
-        code: Some("GIT_TRANSPORT_FAILED"),
+        code: Some(TRANSPORT_FAILED),
         words: &[
             "unable to access",
             "unable to connect",
@@ -141,7 +144,7 @@ pub(super) fn failed(said: &Said) -> ApiError {
     let words = format!("{}\n{stdout}", said.stderr).to_lowercase();
     let has = |any: &[&str]| any.iter().any(|known| words.contains(known));
     if has(UNREACHABLE) {
-        return ApiError::new(StatusCode::BAD_GATEWAY, message).with_code("GIT_TRANSPORT_FAILED");
+        return ApiError::new(StatusCode::BAD_GATEWAY, message).with_code(TRANSPORT_FAILED);
     }
     match CLASSES.iter().find(|class| has(class.words)) {
         Some(Class { status, code, .. }) => {

@@ -19,6 +19,7 @@ use axum::{
     routing::{get, post},
 };
 
+pub(crate) use self::error::TRANSPORT_FAILED;
 use crate::Facade;
 
 /// The routes.
