@@ -99,6 +99,17 @@ def plain_engine() -> Iterator[Engine]:
     end(running)
 
 
+@pytest.fixture()
+def forgetful_engine() -> Iterator[Engine]:
+    """An engine whose containers end with it."""
+    folder = Path(tempfile.mkdtemp(prefix="engine-of-tests-"))
+    folder.chmod(0o711)
+    running = Engine(folder, flags=())
+    _busybox(running)
+    yield running
+    end(running)
+
+
 def end(running: Engine) -> None:
     """Stops the engine, removes its folder, and complains of containers."""
     folder = running.folder

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Iterator
@@ -75,10 +76,54 @@ def test_the_walls_are_up(engine: Engine, box: Sandbox) -> None:
     bounding = int(next(line for line in status.splitlines() if line.startswith("CapBnd")).split()[1], 16)
     assert bin(bounding).count("1") == 10
     assert box.run_shell_command("echo x > /.sandboxai/agent").exit_code != 0, "the agent is read-only"
-    names = engine.docker("ps", "--format", "{{.Names}}").stdout.decode().split()
-    inspected = json.loads(engine.docker("inspect", names[0]).stdout)[0]
-    assert inspected["HostConfig"]["PidsLimit"] == 1024 and inspected["HostConfig"]["Memory"] == 2 << 30
-    assert not inspected["NetworkSettings"]["Ports"]
+    inspected = engine.inspect(box.info()["uid"])
+    host = inspected["HostConfig"]
+    (agent,) = inspected["Mounts"]
+    assert agent["Destination"] == "/.sandboxai/agent" and not agent["RW"]
+    assert host["PidsLimit"] == 1024 and host["NanoCpus"] == 2_000_000_000
+    assert host["Memory"] == host["MemorySwap"] == 2 << 30, "no swap"
+    assert host["SecurityOpt"] == ["no-new-privileges"] and host["CapDrop"] == ["ALL"] and not host["Privileged"]
+    assert not host["PortBindings"] and not host["PublishAllPorts"] and not inspected["NetworkSettings"]["Ports"]
+    assert (host["NetworkMode"], host["PidMode"], host["IpcMode"]) == ("none", "", "private")
+    assert inspected["Config"]["Labels"]["dev.sandboxai.scope"].startswith("test-")
+
+
+def test_the_limits_hold(docker_server: Server) -> None:
+    with Sandbox(docker_server.base_url, image=IMAGE, pids=16, memory_mb=64) as small:
+        # A file in memory counts, and there is no more than half of the memory for such.
+        full = small.run_shell_command("head -c 60000000 /dev/zero 2>/dev/null > /dev/shm/file || wc -c < /dev/shm/file")
+        assert full.output == f"{32 << 20}\n"
+        small.run_shell_command("busybox rm /dev/shm/file")
+        hungry = small.run_shell_command("head -c 200000000 /dev/zero | busybox sort > /dev/null; echo $?")
+        assert hungry.output.endswith("137\n"), "killed, and nothing else is"
+        crowd = small.run_shell_command("for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18; do sleep 2 & done; wait")
+        assert "can't fork" in crowd.output, crowd.output
+
+
+def test_a_seccomp_profile_of_ones_own(engine: Engine) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["symlink", "symlinkat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }
+    path = engine.folder / "seccomp.json"
+    path.write_text(json.dumps(profile))
+    server = Server(env={**settings(engine), "SANDBOXAI_DOCKER_SECCOMP_PROFILE": str(path)})
+    try:
+        with Sandbox(server.base_url, image=IMAGE) as box:
+            refused = box.run_shell_command("busybox ln -s here /tmp/there")
+            assert refused.exit_code != 0 and "Operation not permitted" in refused.output
+            assert box.run_shell_command("touch /tmp/here && busybox ln /tmp/here /tmp/there").exit_code == 0
+    finally:
+        server.stop()
+    server.check_log()
+
+
+def test_archiving_is_refused_with_what_to_do_instead(docker_server: Server, box: Sandbox) -> None:
+    box.stop()
+    answer = httpx.post(f"{docker_server.base_url}/spaces/default/sandboxes/{box.name}/archive", timeout=60)
+    assert (answer.status_code, answer.json()["kind"]) == (409, "conflict")
+    assert "does not archive; leave the sandbox stopped" in answer.json()["message"]
+    box.start()
 
 
 def test_stopped_sandboxes_keep_their_files(docker_server: Server, box: Sandbox) -> None:
@@ -155,6 +200,15 @@ def test_images_tell_when_the_engine_made_them(engine: Engine, docker_server: Se
     assert told[:4] >= "2026"
 
 
+def test_images_go_by_the_engines_names(engine: Engine, docker_server: Server) -> None:
+    other = "sandboxai-test/another-name:2"
+    engine.docker("tag", IMAGE, other)
+    with Sandbox(docker_server.base_url, image=other) as box:
+        assert box.run_shell_command("echo hi").output == "hi\n"
+        assert engine.inspect(box.info()["uid"])["Config"]["Image"] == other
+    engine.docker("rmi", other)
+
+
 def test_an_unknown_image_says_what_to_do(docker_server: Server) -> None:
     with pytest.raises(ValueError, match="docker pull"):
         Sandbox(docker_server.base_url, image="nobody/nothing")
@@ -181,6 +235,37 @@ def test_sandboxes_outlive_a_killed_server_and_a_restarted_engine(engine: Engine
             time.sleep(0.2)
         assert answer.json()["pid"] == started["pid"]
         assert httpx.delete(server.base_url + at, timeout=60).status_code == 204
+    finally:
+        server.stop()
+    server.check_log()
+
+
+def test_what_is_kept_when_the_engine_takes_its_containers_along(forgetful_engine: Engine) -> None:
+    engine = forgetful_engine
+    server = Server(env=settings(engine), ephemeral=False)
+    try:
+        at = f"{server.base_url}/spaces/default/sandboxes"
+        spec = {"image": IMAGE, "stop_after_idle_s": 3600}
+        for name, more in (("kept", spec), ("lost", {"image": IMAGE})):
+            assert httpx.post(at, json={"name": name, "spec": more}, timeout=60).status_code == 201
+        kept = Sandbox.attach("kept", server.base_url)
+        kept.write_file("/work/file", "kept")
+        server.expected += ["lost an agent", "cannot watch a sandbox", "a request failed", "facade_sandboxai::error"]
+        engine.stop()
+        engine.start()
+        deadline = time.monotonic() + 60
+        while True:
+            state = httpx.get(f"{at}/kept", timeout=30).json()["status"]
+            gone = httpx.get(f"{at}/lost", timeout=30)
+            if state["state"] == "stopped" and gone.status_code == 404:
+                break
+            assert time.monotonic() < deadline, (state, gone.text)
+            time.sleep(0.3)
+        assert state["fault"] and gone.json()["tombstone"]["reason"] == "agent_lost"
+        assert len(engine.containers().split()) == 1
+        kept.start()
+        assert kept.read_text("/work/file") == "kept"
+        kept.delete()
     finally:
         server.stop()
     server.check_log()
@@ -221,10 +306,12 @@ def test_the_plans_steps_pass_on_docker(engine: Engine) -> None:
     tar = subprocess.Popen(["tar", "-C", str(layer), "-c", "."], stdout=subprocess.PIPE)
     path = manifest["config"]["env"]["PATH"]
     engine.docker("import", "-c", "WORKDIR /workspace", "-c", f"ENV PATH={path}", "-", "sandboxai/box:latest", stdin=tar.stdout)
-    server = Server(env=settings(engine))
-    try:
-        import sys
+    for oci_runtime in ("runc", "runsc"):
+        run_the_plans_steps(Server(env={**settings(engine), "SANDBOXAI_DOCKER_OCI_RUNTIME": oci_runtime}))
 
+
+def run_the_plans_steps(server: Server) -> None:
+    try:
         steps = ROOT / "tests/conformance/sandboxai/plan_steps.py"
         ran = subprocess.run(
             [sys.executable, str(steps), server.base_url],
