@@ -136,3 +136,17 @@ def test_people_get_the_file_and_the_commands(plain_engine: Engine) -> None:
     lines: List[Optional[str]] = list(ran.stdout.splitlines())
     assert f"Write this to {plain_engine.folder}/daemon.json:" in lines
     assert lines[-3:] == ["", "systemctl reload docker", "systemctl restart docker"]
+
+
+def test_the_first_checklist_looks_at_the_engine(plain_engine: Engine, tmp_path: Path) -> None:
+    def first(host: str) -> Dict[str, str]:
+        words = ["--json", "--checklist", "before-migration"]
+        ran = run(host, tmp_path / "daemon.json", *words, SANDBOXAI_URL="http://127.0.0.1:1")
+        item: Dict[str, str] = json.loads(ran.stdout)["items"][0]
+        assert item["name"] == "Docker, or the embedded runtime, works" and ran.returncode == 1
+        return item
+
+    works = first(plain_engine.host)
+    assert works["status"] == "pass" and works["finding"].startswith("`sandboxai doctor` advises "), works
+    absent = first(f"unix://{tmp_path}/none.sock")
+    assert absent["status"] == "fail" and f"the engine at unix://{tmp_path}/none.sock" in absent["finding"], absent
