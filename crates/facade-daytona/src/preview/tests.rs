@@ -1,14 +1,13 @@
 //! Who gets in: every way, and the same ways with something wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::http::Request;
 use control::Create;
-use sandbox::{Limits, NetworkMode};
 use tempfile::TempDir;
-use testkit::FakeRuntime;
 
 use super::*;
+use crate::testing;
 
 const ORIGIN: &str = "http://3000-x.localhost:5266";
 const KEY: &str = "a-key-of-this-server";
@@ -23,31 +22,7 @@ struct Bed {
 
 impl Bed {
     async fn new(is_public: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = control::Config {
-            store: folder.path().join("store.db"),
-            delete_on_shutdown: false,
-            defaults: control::Defaults {
-                image: "sandboxai/box".parse().unwrap(),
-                limits: Limits::default(),
-                network: NetworkMode::Open,
-                idle_timeout: None,
-                lifetime_max: None,
-            },
-            limits_max: Limits {
-                memory_bytes: 4 << 30,
-                cpu_millis: 4000,
-                pids: 4096,
-            },
-            sandboxes_max: 10,
-            creations_at_once: 1,
-            create_timeout: Duration::from_secs(20),
-            tombstone_ttl: Duration::from_secs(60),
-            image_aliases: BTreeMap::new(),
-        };
-        let runtime = Arc::new(FakeRuntime::new());
-        let clock = Arc::new(control::SystemClock);
-        let control = Control::start(config, runtime, clock).await.unwrap();
+        let (control, folder) = testing::control().await;
         let annotations = BTreeMap::from([(PUBLIC.to_owned(), is_public.to_string())]);
         let create = Create {
             annotations,
