@@ -13,6 +13,7 @@ use tokio::{sync::broadcast, task::AbortHandle};
 use tracing::Instrument as _;
 
 use super::shown::{Shown, Waits};
+use crate::rollout::Rollout;
 
 /// Most sandboxes that wait or have failed to be made.
 const ENTRIES_MAX: usize = 256;
@@ -40,6 +41,8 @@ pub(crate) struct Waiting(Arc<Table>);
 struct Table {
     entries: Mutex<BTreeMap<Id, Entry>>,
     changes: broadcast::Sender<WaitingChange>,
+    /// Counts those that are not made after all.
+    rollout: Option<Rollout>,
 }
 
 #[derive(Debug)]
@@ -76,10 +79,11 @@ fn waits_of(control: &Control, image: &str) -> Option<Waits> {
 
 impl Waiting {
     /// None.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rollout: Option<Rollout>) -> Self {
         Self(Arc::new(Table {
             entries: Mutex::default(),
             changes: broadcast::channel(CHANGES_MAX).0,
+            rollout,
         }))
     }
 
@@ -231,6 +235,7 @@ fn make_room(entries: &mut BTreeMap<Id, Entry>) -> Result<(), Error> {
 
 /// Waits for the image and makes the sandbox.
 async fn make(waiting: Waiting, control: Control, create: Create, id: Id, image: String) {
+    let begun = Instant::now();
     let made = async {
         tokio::time::timeout(IMAGE_TIME_MAX, control.image_job_done(&image))
             .await
@@ -251,7 +256,17 @@ async fn make(waiting: Waiting, control: Control, create: Create, id: Id, image:
         Ok(_) => {
             waiting.entries().remove(&id);
         }
-        Err(waits) => waiting.fail(&id, waits),
+        Err(waits) => {
+            // A build most often fails for what the caller wrote.
+            let is_build = matches!(waits, Waits::BuildFailed(_))
+                && control
+                    .image_job(&image)
+                    .is_some_and(|job| job.kind == ImageJobKind::Build);
+            if let Some(rollout) = waiting.0.rollout.as_ref().filter(|_| !is_build) {
+                rollout.creation_failed(begun.elapsed());
+            }
+            waiting.fail(&id, waits);
+        }
     }
 }
 
@@ -262,7 +277,11 @@ mod tests {
     use tokio::{io::AsyncWriteExt, sync::watch};
 
     use super::*;
-    use crate::{Facade, FacadeConfig, testing};
+    use crate::{
+        Facade, FacadeConfig,
+        rollout::{Limits, RolloutConfig, Share},
+        testing,
+    };
 
     const WAIT: Duration = Duration::from_secs(20);
 
@@ -301,8 +320,20 @@ mod tests {
         let (answer, asked) = watch::channel(None);
         let control = control.with_fetch(Arc::new(Registry(asked)));
         control.begin_pull(IMAGE).await.unwrap();
-        let facade = Facade::new(control, FacadeConfig::new("sandboxai/box".to_owned()));
-        (facade, answer, folder)
+        let rollout = Rollout::open(RolloutConfig {
+            upstream: String::new(),
+            share: Share::ALL,
+            sticky_label: "id".to_owned(),
+            fallback: true,
+            window: Duration::from_secs(300),
+            limits: Limits::default(),
+            state_file: folder.path().join("rollout.json"),
+        });
+        let config = FacadeConfig {
+            rollout: Some(rollout.unwrap()),
+            ..FacadeConfig::new("sandboxai/box".to_owned())
+        };
+        (Facade::new(control, config), answer, folder)
     }
 
     fn sandbox(control: &Control, name: &str) -> (Create, Sandbox) {
@@ -351,6 +382,8 @@ mod tests {
             Some(Waits::BuildFailed(_))
         ));
         assert_eq!(waiting.all(control).len(), 1, "it still tells why");
+        let sides = facade.rollout.unwrap().status().sides;
+        assert_eq!(sides.sandboxai.creation_failures, 1);
         assert!(
             !waiting.has_name(&"one".parse().unwrap()),
             "its name is free"

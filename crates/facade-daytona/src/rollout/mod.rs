@@ -179,14 +179,19 @@ impl Rollout {
         let outcome = Outcome::of(Operation::Create, status);
         let falls_back = self.0.config.fallback && outcome == Some(Outcome::Failure);
         if falls_back {
-            let measured = Measured {
-                operation: Operation::Create,
-                outcome: Outcome::Failure,
-                duration,
-            };
-            self.take_in(Side::SandboxAi, &measured);
+            self.creation_failed(duration);
         }
         falls_back
+    }
+
+    /// Takes in a creation here whose failure no answer tells.
+    pub(crate) fn creation_failed(&self, duration: Duration) {
+        let measured = Measured {
+            operation: Operation::Create,
+            outcome: Outcome::Failure,
+            duration,
+        };
+        self.take_in(Side::SandboxAi, &measured);
     }
 
     /// The side of a new sandbox with these labels, by the share.
