@@ -75,5 +75,6 @@ async fn what_lies_around_is_listed_and_swept() {
     }
     let _embedded = place.start().await;
     place.assert_nothing_left();
-    assert!(!doctor(&place).contains("Leak"));
+    let found = doctor(&place);
+    assert!(!found.contains("Leak"), "{found}");
 }
