@@ -166,6 +166,8 @@ def test_an_absent_upstream_is_told_and_no_list_lacks_its_sandboxes() -> None:
         answer = pair.api.get(path)
         assert answer.status_code == 502, path
         assert pair.upstream.url in answer.json()["message"] and UPSTREAM_KEY not in answer.text
+    sides = pair.rollout("status")["sides"]
+    assert (sides["sandboxai"]["failures"], sides["daytona"]["failures"]) == (0, 4), "this side has not failed"
     assert pair.api.get(f"{api}/sandbox/{here}").status_code == 200
     assert pair.api.get(f"{pair.front.url}/toolbox/{here}/work-dir").status_code == 200
     pair.close()

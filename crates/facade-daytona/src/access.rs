@@ -61,7 +61,7 @@ pub(crate) async fn toolbox(
     }
 }
 
-fn refusal() -> ApiError {
+pub(crate) fn refusal() -> ApiError {
     ApiError::new(
         StatusCode::UNAUTHORIZED,
         "invalid credentials: send a key of this server as `Authorization: Bearer KEY`",
@@ -71,6 +71,18 @@ fn refusal() -> ApiError {
 /// Whether the request carries a key of the server.
 pub(crate) fn has_key(facade: &Facade, headers: &HeaderMap) -> bool {
     bearer(headers).is_some_and(|key| (facade.config.accepts_key)(key))
+}
+
+/// Whether a key of the server stands where only tokens of sandboxes belong.
+pub(crate) fn has_misplaced_key(facade: &Facade, headers: &HeaderMap, uri: &Uri) -> bool {
+    let config = &facade.config;
+    let is_key = |given: &[u8]| config.has_keys && (config.accepts_key)(given);
+    headers
+        .get(TOKEN_HEADER)
+        .is_some_and(|given| is_key(given.as_bytes()))
+        || query(uri)
+            .get(TOKEN_PARAMETER)
+            .is_some_and(|given| is_key(given.as_bytes()))
 }
 
 /// The key that a request carries.

@@ -6,6 +6,8 @@ use axum::{
 };
 use sandbox::{Error, Kind};
 
+use crate::side::Side;
+
 /// An error on its way out; becomes a body in [`crate::answer`].
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
@@ -15,6 +17,8 @@ pub(crate) struct ApiError {
     pub(crate) code: &'static str,
     /// For people.
     pub(crate) message: String,
+    /// Whose error it is; an extension of the response, too.
+    side: Side,
 }
 
 pub(crate) type ApiResult<T> = std::result::Result<T, ApiError>;
@@ -26,7 +30,14 @@ impl ApiError {
             status,
             code: code_of(status),
             message: message.into(),
+            side: Side::SandboxAi,
         }
+    }
+
+    /// The same error as one of the upstream.
+    pub(crate) fn of_upstream(mut self) -> Self {
+        self.side = Side::Daytona;
+        self
     }
 
     /// The same error with a code of its own.
@@ -105,6 +116,9 @@ impl From<Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
+        if self.side == Side::Daytona {
+            response.extensions_mut().insert(self.side);
+        }
         response.extensions_mut().insert(self);
         response
     }

@@ -74,6 +74,8 @@ pub type KeyCheck = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 pub struct FacadeConfig {
     /// Tells whether a bearer key gives access.
     pub accepts_key: KeyCheck,
+    /// Whether there are keys at all; else any gives access.
+    pub has_keys: bool,
     /// The space of all sandboxes made through this facade.
     pub space: Space,
     /// Longest JSON body of a request, bytes.
@@ -101,6 +103,7 @@ impl FacadeConfig {
     pub fn new(image_default: String) -> Self {
         Self {
             accepts_key: Arc::new(|key| !key.is_empty()),
+            has_keys: false,
             space: Space::default(),
             json_bytes_max: 16 << 20,
             output_bytes_max: 32 << 20,

@@ -258,15 +258,14 @@ pub enum Denied {
 }
 
 impl Gate {
-    /// The gate to the sandboxes of the facade; `has_keys` tells whether the
-    /// server has keys at all.
+    /// The gate to the sandboxes of the facade.
     #[must_use]
-    pub fn new(control: Control, config: &FacadeConfig, has_keys: bool) -> Self {
+    pub fn new(control: Control, config: &FacadeConfig) -> Self {
         Self {
             control,
             space: config.space.clone(),
             accepts_key: config.accepts_key.clone(),
-            has_keys,
+            has_keys: config.has_keys,
             upstream: config.upstream.clone(),
         }
     }

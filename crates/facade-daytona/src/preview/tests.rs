@@ -31,6 +31,7 @@ impl Bed {
         let sandbox = control.create(create).await.unwrap().sandbox;
         let config = FacadeConfig {
             accepts_key: Arc::new(|key| key == KEY.as_bytes()),
+            has_keys: true,
             ..FacadeConfig::new("sandboxai/box".to_owned())
         };
         let facade = Facade::new(control, config);
@@ -64,7 +65,7 @@ impl Bed {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let gate = Gate::new(self.facade.control.clone(), &self.facade.config, true);
+        let gate = Gate::new(self.facade.control.clone(), &self.facade.config);
         gate.admit(&Visit {
             key,
             port,
@@ -256,7 +257,7 @@ async fn nothing_of_the_gate_reaches_the_application() {
         .header("cookie", cookies)
         .header("cookie", "c=3");
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
-    let gate = Gate::new(bed.facade.control.clone(), &bed.facade.config, true);
+    let gate = Gate::new(bed.facade.control.clone(), &bed.facade.config);
     let header = [("x-daytona-preview-token", token.as_str())];
     let admitted = bed.admit(3000, "/", &header).unwrap();
     gate.strip(&admitted, &mut parts);

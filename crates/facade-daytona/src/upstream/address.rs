@@ -291,7 +291,7 @@ impl Upstream {
                 );
                 self.failed(&format!("does not take the configured key: {message}"))
             }
-            status if status.is_client_error() => ApiError::new(status, message),
+            status if status.is_client_error() => ApiError::new(status, message).of_upstream(),
             status => self.failed(&format!("answered {status}: {message}")),
         }
     }

@@ -109,6 +109,7 @@ impl Upstream {
             StatusCode::BAD_GATEWAY,
             format!("the upstream Daytona at {} {what}", self.api_url()),
         )
+        .of_upstream()
     }
 
     /// The whole body of an answer.

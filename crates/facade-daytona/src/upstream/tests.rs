@@ -31,6 +31,7 @@ async fn facade(key: &'static str, upstream: Option<Upstream>) -> (Facade, TempD
     let (control, folder) = testing::control().await;
     let config = FacadeConfig {
         accepts_key: Arc::new(move |given| given == key.as_bytes()),
+        has_keys: true,
         upstream,
         ..FacadeConfig::new("sandboxai/box".to_owned())
     };

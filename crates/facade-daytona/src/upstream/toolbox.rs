@@ -38,6 +38,9 @@ pub(crate) async fn pass_toolbox(
     let Some(asked) = Asked::of(&target).filter(|asked| !asked.is_known(&facade)) else {
         return next.run(request).await;
     };
+    if access::has_misplaced_key(&facade, request.headers(), request.uri()) {
+        return access::refusal().into_response();
+    }
     let has_key = access::has_key(&facade, request.headers());
     let passed = upstream.pass_toolbox(&asked, has_key, request).await;
     let mut response = passed.unwrap_or_else(IntoResponse::into_response);

@@ -246,10 +246,9 @@ fn previews(
     daytona: &facade_daytona::FacadeConfig,
     config: &Config,
 ) -> Previews {
-    let has_keys = !config.server.api_keys.is_empty();
     Previews::new(
         control.clone(),
-        Gate::new(control.clone(), daytona, has_keys),
+        Gate::new(control.clone(), daytona),
         config.links.clone(),
         config.preview.clone(),
     )
@@ -258,6 +257,7 @@ fn previews(
 /// Daytona's SDKs always send a key; where none is configured any will do.
 fn daytona_config(config: &Config, keys: authentication::Keys) -> facade_daytona::FacadeConfig {
     facade_daytona::FacadeConfig {
+        has_keys: keys.are_needed(),
         accepts_key: Arc::new(move |given| match keys.are_needed() {
             true => keys.contain(given),
             false => !given.is_empty(),

@@ -119,6 +119,11 @@ async fn there_is_no_list_without_the_upstreams_part() {
     let recorded = Recorded::new(|_| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
     for path in ["/api/sandbox", "/api/sandbox/paginated"] {
         let answer = recorded.get(path).await.expect(502);
+        assert_eq!(
+            answer.side,
+            Some(Side::Daytona),
+            "it is no failure of this side"
+        );
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(&recorded.address.to_string()), "{message}");
     }

@@ -212,3 +212,17 @@ async fn a_websocket_goes_through_with_its_subprotocol() {
     assert!(matches!(end, Some(Ok(Message::Close(Some(_))))), "{end:?}");
     assert!(said.contains("completed"), "{said}");
 }
+
+#[tokio::test]
+async fn a_key_of_ours_in_the_place_of_a_token_stays_here() {
+    let recorded = with_toolbox("http://HOST/named").await;
+    let path = "/toolbox/theirs/work-dir";
+    let in_header = request(Method::GET, path, OURS).header("x-daytona-preview-token", OURS);
+    let target = format!("{path}?DAYTONA_SANDBOX_AUTH_KEY={OURS}");
+    for asked in [in_header, request(Method::GET, &target, "tok")] {
+        send(&recorded.router, asked.body(Body::empty()).unwrap())
+            .await
+            .expect(401);
+    }
+    assert!(recorded.arrived().is_empty());
+}
