@@ -169,6 +169,17 @@ def test_the_adapter_and_a_backend_that_uses_it(keyed: Server, tmp_path: Path) -
     assert failing(run(keyed.url, "after", *after)) == []
 
 
+def test_after_the_move_of_an_unchanged_suna(keyed: Server, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/SANDBOX.md").write_text("SUNA speaks to SandboxAI with Daytona's SDK.\n")
+    words = ["--env-file", of_suna(tmp_path, keyed), "--docs", str(tmp_path / "docs"), "--confirm", "team"]
+    items = run(keyed.url, "after", *words)
+    assert failing(items) == []
+    assert "Daytona's SDK stays" in items["dependencies updated"]["finding"]
+    of_old = run(keyed.url, "after", "--env-file", env_file(tmp_path, "x", DAYTONA_API_URL="http://127.0.0.1:1/api"), *words[2:])
+    assert failing(of_old) == ["Daytona removed", "dependencies updated"]
+
+
 def test_a_python_without_the_adapter(keyed: Server, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nunset PYTHONPATH\nexec {sys.executable} -I "$@"\n')
