@@ -105,6 +105,8 @@ def forgetful_engine() -> Iterator[Engine]:
     folder = Path(tempfile.mkdtemp(prefix="engine-of-tests-"))
     folder.chmod(0o711)
     running = Engine(folder, flags=())
+    # On a bridge of its own: that of sandboxes is the other engine's.
+    running.docker("network", "create", "sandboxai")
     _busybox(running)
     yield running
     end(running)

@@ -242,7 +242,7 @@ def test_sandboxes_outlive_a_killed_server_and_a_restarted_engine(engine: Engine
 
 def test_what_is_kept_when_the_engine_takes_its_containers_along(forgetful_engine: Engine) -> None:
     engine = forgetful_engine
-    server = Server(env=settings(engine), ephemeral=False)
+    server = Server(env={**settings(engine), "SANDBOXAI_DOCKER_NETWORK_GUARD": "false"}, ephemeral=False)
     try:
         at = f"{server.base_url}/spaces/default/sandboxes"
         spec = {"image": IMAGE, "stop_after_idle_s": 3600}
