@@ -160,10 +160,21 @@ pub(crate) async fn create(
         );
     };
     tell(&choice);
-    goes.to(choice.side);
     if choice.side == Side::Daytona {
+        goes.to(Side::Daytona);
         return Ok(upstream.pass(&facade, there).await);
     }
+    if let Some(name) = &name
+        && name.parse::<Name>().is_ok()
+        && upstream.has(name).await
+    {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox with name {name} already exists at the upstream Daytona"),
+        ));
+    }
+    // From here on the time is ours.
+    goes.to(Side::SandboxAi);
     let why = match here(&facade, &caller, body).await {
         Ok(response) => return Ok(response),
         Err(NotHere::Image(error)) => error.message,
@@ -197,14 +208,6 @@ async fn here(facade: &Facade, caller: &Caller, body: CreateBody) -> Result<Resp
         return Err(NotHere::Other(ApiError::new(
             StatusCode::CONFLICT,
             format!("Sandbox with name {name} already exists"),
-        )));
-    }
-    if let (Some(upstream), Some(name)) = (&facade.upstream, &body.name)
-        && upstream.has(name).await
-    {
-        return Err(NotHere::Other(ApiError::new(
-            StatusCode::CONFLICT,
-            format!("Sandbox with name {name} already exists at the upstream Daytona"),
         )));
     }
     let image = ready_image(facade, &source).await;

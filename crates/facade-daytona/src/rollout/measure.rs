@@ -7,6 +7,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
+    http::StatusCode,
     middleware::Next,
     response::Response,
 };
@@ -80,11 +81,15 @@ impl Pending<'_> {
     fn answered(&mut self, response: &Response) {
         self.is_open = false;
         let side = response.extensions().get::<Side>();
-        let side = side.copied().unwrap_or(Side::SandboxAi);
-        let outcome = match response.extensions().get::<ApiError>() {
-            Some(error) if error.code == TRANSPORT_FAILED => Some(Outcome::Refused),
-            _ => Outcome::of(self.operation, response.status()),
-        };
+        let mut side = side.copied().unwrap_or(Side::SandboxAi);
+        let mut outcome = Outcome::of(self.operation, response.status());
+        match response.extensions().get::<ApiError>() {
+            Some(error) if error.code == TRANSPORT_FAILED => outcome = Some(Outcome::Refused),
+            // What both sides are asked for, a list, fails when the upstream does
+            // not answer. That is no reason to make new sandboxes there.
+            Some(error) if error.status == StatusCode::BAD_GATEWAY => side = Side::Daytona,
+            _ => {}
+        }
         if let Some(outcome) = outcome {
             self.take_in(side, outcome, self.elapsed());
         }
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn who_answered_and_whose_fault_it_was_is_told_by_the_answer() {
-        use axum::{http::StatusCode, response::IntoResponse as _};
+        use axum::response::IntoResponse as _;
 
         let folder = tempfile::tempdir().unwrap();
         let rollout = rollout(&folder);
@@ -186,9 +191,11 @@ mod tests {
         let mut there = StatusCode::BAD_GATEWAY.into_response();
         there.extensions_mut().insert(Side::Daytona);
         answered(there);
+        // A list that lacks the upstream's part.
+        answered(ApiError::new(StatusCode::BAD_GATEWAY, "").into_response());
         let sides = rollout.status().sides;
         assert_eq!((sides.sandboxai.requests, sides.sandboxai.failures), (2, 0));
-        assert_eq!((sides.daytona.requests, sides.daytona.failures), (1, 1));
+        assert_eq!((sides.daytona.requests, sides.daytona.failures), (2, 2));
     }
 
     #[test]
