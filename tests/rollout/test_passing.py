@@ -9,13 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import socket
-from typing import Iterator
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Dict, Iterator, List, Tuple
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from conftest import Server
 from previews.conftest import PORT, Previewed, seen
 from rollout.conftest import KEY, UPSTREAM_KEY, Pair
 
@@ -171,3 +175,70 @@ def test_an_absent_upstream_is_told_and_no_list_lacks_its_sandboxes() -> None:
     assert pair.api.get(f"{api}/sandbox/{here}").status_code == 200
     assert pair.api.get(f"{pair.front.url}/toolbox/{here}/work-dir").status_code == 200
     pair.close()
+
+
+#: What Daytona's ids and signed tokens look like.
+DAYTONA_ID, DAYTONA_TOKEN = "0195c1a2-7e01-4abc-8def-0123456789ab", "k3j9x0a7b2c4d5e6"
+
+
+@pytest.fixture()
+def recorder() -> Iterator[Tuple[str, List[Tuple[str, Dict[str, str]]]]]:
+    """Stands in for Daytona where only the form of its ids and URLs matters: says where
+    things are, and keeps what arrives."""
+    arrived: List[Tuple[str, Dict[str, str]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = f"http://{self.headers['Host']}"
+            arrived.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+            said = json.dumps({
+                "id": DAYTONA_ID, "cpu": 1, "toolboxProxyUrl": f"{url}/proxied/toolbox", "token": "port-token",
+                "url": f"{url}/port", "proxyTemplateUrl": f"{url}/at/{{{{PORT}}}}-{{{{sandboxId}}}}",
+            }).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", arrived
+    server.shutdown()
+
+
+def test_ids_and_tokens_of_daytona_lead_there(recorder: Tuple[str, List[Tuple[str, Dict[str, str]]]]) -> None:
+    url, arrived = recorder
+    front = Server(env={
+        "SANDBOXAI_SERVER_API_KEYS": KEY,
+        "SANDBOXAI_ROLLOUT_UPSTREAM_URL": f"{url}/api",
+        "SANDBOXAI_ROLLOUT_UPSTREAM_KEY": UPSTREAM_KEY,
+    })
+    port = urlsplit(front.url).port
+    shown = {"Authorization": f"Bearer {KEY}"}
+    for key in (DAYTONA_ID, DAYTONA_TOKEN):
+        for target, host in (("/a?b", f"3000-{key}.localhost:{port}"), (f"/preview/{key}/3000/a?b", f"127.0.0.1:{port}")):
+            assert httpx.get(f"{front.url}{target}", headers={"Host": host}).status_code == 200
+            path, headers = arrived[-1]
+            assert path == f"/at/3000-{key}/a?b" and "authorization" not in headers
+    for odd in ("03000", "3000-1", "0", "65536"):
+        count = len(arrived)
+        answer = httpx.get(f"{front.url}/", headers={"Host": f"{odd}-{DAYTONA_ID}.localhost:{port}"})
+        assert answer.status_code >= 400 and len(arrived) == count, odd
+    assert httpx.get(f"{front.url}/preview/{DAYTONA_ID}/3000/x", headers=shown).status_code == 200
+    path, headers = arrived[-1]
+    assert (path, headers["x-daytona-preview-token"]) == ("/port/x", "port-token")
+    sandbox = httpx.get(f"{front.url}/api/sandbox/{DAYTONA_ID}", headers=shown)
+    assert '"cpu": 1' in sandbox.text or '"cpu":1' in sandbox.text
+    assert sandbox.json()["toolboxProxyUrl"] == f"{front.url}/toolbox"
+    httpx.get(f"{front.url}/toolbox/{DAYTONA_ID}/work-dir", headers=shown)
+    path, headers = arrived[-1]
+    assert (path, headers["authorization"]) == (f"/proxied/toolbox/{DAYTONA_ID}/work-dir", f"Bearer {UPSTREAM_KEY}")
+    for path, headers in arrived:
+        assert KEY not in str(headers) and KEY not in path
+        assert UPSTREAM_KEY not in str(headers) or path.startswith(("/api/", "/proxied/"))
+    front.stop()
+    front.check_log()

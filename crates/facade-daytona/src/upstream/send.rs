@@ -34,7 +34,8 @@ impl Upstream {
     /// those that the upstream gets.
     ///
     /// # Errors
-    /// 502 that names the upstream when there is no answer.
+    /// 502 that names the upstream when there is no answer, 405 for methods that
+    /// are not passed on.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -42,6 +43,11 @@ impl Upstream {
         mut headers: HeaderMap,
         body: Body,
     ) -> ApiResult<reqwest::Response> {
+        if method == Method::TRACE || method == Method::CONNECT {
+            // The first would tell the caller the key.
+            let refused = format!("{method} is not passed on to the upstream");
+            return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, refused));
+        }
         let size = body.size_hint().exact();
         match size {
             Some(0) => {}

@@ -6,7 +6,6 @@
 
 use axum::{
     extract::{OriginalUri, Request, State},
-    http::Method,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -14,11 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use reqwest::Url;
 
 use super::{SILENCE_MAX, Upstream, header as headers_of, path};
-use crate::{
-    Facade, access,
-    error::{ApiError, ApiResult},
-    side::Side,
-};
+use crate::{Facade, access, error::ApiResult, side::Side};
 
 /// What paths of toolboxes begin with.
 const PREFIX: &str = "/toolbox/";
@@ -99,13 +94,6 @@ impl Upstream {
         has_key: bool,
         request: Request,
     ) -> ApiResult<Response> {
-        let method = request.method();
-        if method == Method::CONNECT || method == Method::TRACE {
-            return Err(ApiError::new(
-                axum::http::StatusCode::METHOD_NOT_ALLOWED,
-                format!("{method} is not passed on to the upstream"),
-            ));
-        }
         let path = asked.rest.split('?').next().unwrap_or_default();
         path::check(path)?;
         let url = self.toolbox_url(asked, has_key).await?;

@@ -338,3 +338,19 @@ async fn answers_do_nothing_to_this_servers_own_pages() {
         }
     }
 }
+
+#[tokio::test]
+async fn nobody_has_the_upstream_say_what_it_was_sent() {
+    let recorded = Recorded::new(|_| StatusCode::OK.into_response()).await;
+    for path in [
+        "/api/sandbox/theirs",
+        "/api/toolbox/theirs/toolbox/work-dir",
+        "/api/volumes",
+    ] {
+        let trace = request(Method::TRACE, path, OURS)
+            .body(Body::empty())
+            .unwrap();
+        send(&recorded.router, trace).await.expect(405);
+    }
+    assert!(recorded.arrived().is_empty());
+}
