@@ -140,6 +140,7 @@ pub(crate) async fn create(
     let bytes = extract::whole(Request::from_parts(parts.clone(), body), &facade).await?;
     let body: CreateBody = extract::parse_body(&bytes)?;
     let (Some(upstream), Some(rollout)) = (&facade.upstream, &facade.rollout) else {
+        check_name_there(&facade, body.name.as_deref()).await?;
         return match here(&facade, &caller, body).await {
             Ok(response) => Ok(response),
             Err(NotHere::Image(error) | NotHere::Other(error)) => Err(error),
@@ -164,15 +165,7 @@ pub(crate) async fn create(
         goes.to(Side::Daytona);
         return Ok(upstream.pass(&facade, there).await);
     }
-    if let Some(name) = &name
-        && name.parse::<Name>().is_ok()
-        && upstream.has(name).await
-    {
-        return Err(ApiError::new(
-            StatusCode::CONFLICT,
-            format!("Sandbox with name {name} already exists at the upstream Daytona"),
-        ));
-    }
+    check_name_there(&facade, body.name.as_deref()).await?;
     // From here on the time is ours.
     goes.to(Side::SandboxAi);
     let why = match here(&facade, &caller, body).await {
@@ -194,6 +187,20 @@ pub(crate) async fn create(
     tell(&Choice::only_there(why));
     goes.to(Side::Daytona);
     Ok(upstream.pass(&facade, there).await)
+}
+
+/// Whether the upstream, if there is one, has no sandbox of this name.
+async fn check_name_there(facade: &Facade, name: Option<&str>) -> ApiResult<()> {
+    let Some(name) = name.filter(|name| name.parse::<Name>().is_ok()) else {
+        return Ok(());
+    };
+    match &facade.upstream {
+        Some(upstream) if upstream.has(name).await => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox with name {name} already exists at the upstream Daytona"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Makes a sandbox here. Answered when it is started, or at once with what it
