@@ -247,7 +247,7 @@ impl Upstream {
         serde_json::from_slice(&body).map_err(|error| {
             self.failed(&format!(
                 "answered {} with what is not understood: {error}",
-                path_of(target)
+                path::path_of(target)
             ))
         })
     }
@@ -295,10 +295,6 @@ impl Upstream {
             status => self.failed(&format!("answered {status}: {message}")),
         }
     }
-}
-
-fn path_of(target: &str) -> &str {
-    target.split('?').next().unwrap_or_default()
 }
 
 #[cfg(test)]

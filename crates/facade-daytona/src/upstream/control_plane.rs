@@ -1,7 +1,7 @@
 //! Requests of the control plane that are about something of the upstream.
 
 use axum::{
-    extract::{OriginalUri, Request, State},
+    extract::{Request, State},
     http::{Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -37,26 +37,22 @@ pub(crate) async fn pass_unknown(
     next: Next,
 ) -> Response {
     match &facade.upstream {
-        Some(upstream) if !is_own(&facade, request.method(), &below_api(&request)) => {
+        Some(upstream) if !is_own(&facade, request.method(), below_api(&request)) => {
             upstream.pass(&facade, request).await
         }
         _ => next.run(request).await,
     }
 }
 
-/// Path and query of a request below the API, as it came.
-fn below_api(request: &Request) -> String {
-    let uri = request
-        .extensions()
-        .get::<OriginalUri>()
-        .map_or(request.uri(), |OriginalUri(uri)| uri);
-    let whole = uri.path_and_query().map_or("/", |whole| whole.as_str());
-    whole.strip_prefix(PREFIX).unwrap_or(whole).to_owned()
+/// Path and query of a request below the API.
+fn below_api(request: &Request) -> &str {
+    let target = path::target_of(request);
+    target.strip_prefix(PREFIX).unwrap_or(target)
 }
 
 /// Whether this server answers itself.
 fn is_own(facade: &Facade, method: &Method, target: &str) -> bool {
-    let mut segments = path::segments(path_of(target));
+    let mut segments = path::segments(path::path_of(target));
     let first = segments.next().unwrap_or_default();
     match first.as_ref() {
         "sandbox" => match segments.next().as_deref() {
@@ -68,10 +64,6 @@ fn is_own(facade: &Facade, method: &Method, target: &str) -> bool {
         "api-keys" => method != Method::GET,
         first => OWN.contains(&first),
     }
-}
-
-fn path_of(target: &str) -> &str {
-    target.split('?').next().unwrap_or_default()
 }
 
 impl Upstream {
@@ -87,8 +79,8 @@ impl Upstream {
     }
 
     async fn try_pass(&self, facade: &Facade, request: Request) -> ApiResult<Response> {
-        let target = below_api(&request);
-        let path = path_of(&target);
+        let target = below_api(&request).to_owned();
+        let path = path::path_of(&target);
         let base = BaseUrl::of(request.headers())
             .ok_or_else(|| ApiError::bad_request("the request has no valid Host header"))?;
         if let Some(log) = self
@@ -143,7 +135,7 @@ impl Upstream {
 
     /// A URL of the upstream's API; `target` is path and query below it.
     pub(super) fn api(&self, target: &str) -> ApiResult<Url> {
-        path::check(path_of(target))?;
+        path::check(path::path_of(target))?;
         Url::parse(&format!("{}{target}", self.api_url()))
             .map_err(|error| ApiError::bad_request(format!("the path is not valid: {error}")))
     }

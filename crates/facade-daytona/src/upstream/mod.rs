@@ -189,3 +189,36 @@ fn api_url(text: &str) -> Result<String> {
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    #[test]
+    fn the_url_is_one_that_paths_can_be_appended_to() {
+        for url in ["https://app.daytona.io/api", "https://app.daytona.io/api/"] {
+            assert_eq!(api_url(url).unwrap(), "https://app.daytona.io/api");
+        }
+        for wrong in [
+            "",
+            "app.daytona.io/api",
+            "ftp://app.daytona.io/api",
+            "https://user:pass@app.daytona.io/api",
+            "https://app.daytona.io/api?key=x",
+            "https://app.daytona.io/api#x",
+        ] {
+            let message = api_url(wrong).unwrap_err().message;
+            assert!(message.contains("https://app.daytona.io/api"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_key_fits_a_header_and_is_not_printed() {
+        let key = UpstreamKey::new("dtn_secret").unwrap();
+        assert_eq!(key.token(), "dtn_secret");
+        assert!(!format!("{key:?} {:?}", key.0).contains("secret"));
+        for wrong in ["", "a\nb"] {
+            assert!(UpstreamKey::new(wrong).is_err());
+        }
+    }
+}

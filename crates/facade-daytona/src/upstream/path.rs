@@ -6,13 +6,30 @@
 
 use std::borrow::Cow;
 
-use axum::http::StatusCode;
+use axum::{
+    extract::{OriginalUri, Request},
+    http::StatusCode,
+};
 use percent_encoding::percent_decode_str;
 
 use crate::error::{ApiError, ApiResult};
 
 /// How often a path may be encoded: decoded so often, it must not change any more.
 const DECODINGS_MAX: usize = 4;
+
+/// Path and query of a request, as it came to the server.
+pub(super) fn target_of(request: &Request) -> &str {
+    let uri = request
+        .extensions()
+        .get::<OriginalUri>()
+        .map_or(request.uri(), |OriginalUri(uri)| uri);
+    uri.path_and_query().map_or("/", |whole| whole.as_str())
+}
+
+/// The path of path and query.
+pub(super) fn path_of(target: &str) -> &str {
+    target.split('?').next().unwrap_or_default()
+}
 
 /// Refuses a path that climbs (`..`), however it is written.
 ///

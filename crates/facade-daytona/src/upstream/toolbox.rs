@@ -5,7 +5,7 @@
 //! a file. One that has nothing is refused there.
 
 use axum::{
-    extract::{OriginalUri, Request, State},
+    extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -29,7 +29,7 @@ pub(crate) async fn pass_toolbox(
     let Some(upstream) = facade.upstream.clone() else {
         return next.run(request).await;
     };
-    let target = target_of(&request);
+    let target = path::target_of(&request).to_owned();
     let Some(asked) = Asked::of(&target).filter(|asked| !asked.is_known(&facade)) else {
         return next.run(request).await;
     };
@@ -42,15 +42,6 @@ pub(crate) async fn pass_toolbox(
     headers_of::keep_apart(response.headers_mut());
     response.extensions_mut().insert(Side::Daytona);
     response
-}
-
-fn target_of(request: &Request) -> String {
-    let uri = request
-        .extensions()
-        .get::<OriginalUri>()
-        .map_or(request.uri(), |OriginalUri(uri)| uri);
-    let whole = uri.path_and_query();
-    whole.map_or("/", |whole| whole.as_str()).to_owned()
 }
 
 /// What is asked of which toolbox.
@@ -94,8 +85,7 @@ impl Upstream {
         has_key: bool,
         request: Request,
     ) -> ApiResult<Response> {
-        let path = asked.rest.split('?').next().unwrap_or_default();
-        path::check(path)?;
+        path::check(path::path_of(asked.rest))?;
         let url = self.toolbox_url(asked, has_key).await?;
         let (mut parts, body) = request.into_parts();
         headers_of::to_upstream(&mut parts.headers);

@@ -150,21 +150,15 @@ async fn an_upstream_that_always_pages_is_read_to_its_end_for_old_sdks() {
 }
 
 #[tokio::test]
-async fn a_name_is_taken_once_on_both_sides() {
+async fn a_name_is_taken_if_the_upstream_says_so() {
     let pair = pair(0, 1).await;
-    let again = pair
-        .ask(Method::POST, "/api/sandbox", r#"{"name":"there-0"}"#)
-        .await;
-    assert!(
-        again.expect(409).json()["message"]
-            .as_str()
-            .unwrap()
-            .contains("already exists")
-    );
-    pair.ask(Method::POST, "/api/sandbox", r#"{"name":"there-1"}"#)
-        .await
-        .expect(200);
-    let recorded = Recorded::new(|_| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
-    let alone = request(Method::POST, "/api/sandbox", OURS).body(Body::from(r#"{"name":"x"}"#));
-    send(&recorded.router, alone.unwrap()).await.expect(200);
+    let upstream = pair.front.upstream.as_ref().unwrap();
+    assert!(upstream.has("there-0").await && !upstream.has("free").await);
+    let recorded = Recorded::new(|arrived| match arrived.target.as_str() {
+        "/api/sandbox/ended" => axum::Json(json!({"state": "destroyed"})).into_response(),
+        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    })
+    .await;
+    let upstream = super::upstream(recorded.address);
+    assert!(!upstream.has("ended").await && !upstream.has("untold").await);
 }

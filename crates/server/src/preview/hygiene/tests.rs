@@ -261,85 +261,62 @@ proptest! {
     }
 }
 
-/// What the upstream says comes back in the visitor's terms, whichever of the
-/// two forms either side has.
+/// Where the upstream has the port, by path and by host.
+fn bases() -> [String; 2] {
+    [
+        format!("http://up:1/preview/{KEY}/3000"),
+        format!("https://3000-{KEY}.proxy.test"),
+    ]
+}
+
+/// A header of the upstream's answer as the visitor gets it.
+fn from_upstream_at(
+    place: (Arrival, Address),
+    base: &str,
+    name: &'static str,
+    given: &str,
+) -> String {
+    let mut headers = headers(&[(name, given)]);
+    from_upstream(&mut headers, &place.0, &place.1, base);
+    headers[name].to_str().unwrap().to_owned()
+}
+
 #[test]
-fn an_upstreams_words_about_the_port_are_said_of_the_visitors_name_for_it() {
-    let path_base = format!("http://up:1/preview/{KEY}/3000");
-    let host_base = format!("https://3000-{KEY}.proxy.test");
+fn the_upstreams_redirects_within_the_port_stay_here() {
+    let [by_path_there, by_host_there] = &bases();
     let here = format!("/preview/{KEY}/3000");
-    for (place, base, given, got) in [
-        (by_path(), &host_base, "/login", format!("{here}/login")),
-        (
-            by_path(),
-            &host_base,
-            &*format!("{host_base}/a?b"),
-            format!("http://box:5266{here}/a?b"),
-        ),
-        (
-            by_path(),
-            &path_base,
-            &*format!("/preview/{KEY}/3000/a"),
-            format!("{here}/a"),
-        ),
-        (
-            by_host(),
-            &path_base,
-            &*format!("/preview/{KEY}/3000/a"),
-            "/a".to_owned(),
-        ),
-        (by_host(), &host_base, "/a", "/a".to_owned()),
-        (
-            by_host(),
-            &host_base,
-            "https://login.test/?to=x",
-            "https://login.test/?to=x".to_owned(),
-        ),
-        (
-            by_path(),
-            &host_base,
-            "//evil.test/",
-            "//evil.test/".to_owned(),
-        ),
-        (
-            by_path(),
-            &host_base,
-            &*format!("{host_base}.evil.test/"),
-            format!("{host_base}.evil.test/"),
-        ),
-    ] {
-        let mut headers = headers(&[("location", given)]);
-        from_upstream(&mut headers, &place.0, &place.1, base);
-        assert_eq!(headers["location"], got, "{base} {given}");
+    let moved = |place, base: &str, given: &str| from_upstream_at(place, base, "location", given);
+    assert_eq!(
+        moved(by_path(), by_host_there, "/login"),
+        format!("{here}/login")
+    );
+    let whole = format!("{by_host_there}/a?b");
+    assert_eq!(
+        moved(by_path(), by_host_there, &whole),
+        format!("http://box:5266{here}/a?b")
+    );
+    let path = format!("{here}/a");
+    assert_eq!(moved(by_path(), by_path_there, &path), path);
+    assert_eq!(moved(by_host(), by_path_there, &path), "/a");
+    assert_eq!(moved(by_host(), by_host_there, "/a"), "/a");
+    let foreign = format!("{by_host_there}.evil.test/");
+    for elsewhere in ["https://login.test/?to=x", "//evil.test/", &foreign] {
+        assert_eq!(moved(by_path(), by_host_there, elsewhere), elsewhere);
     }
-    for (place, base, given, got) in [
-        (
-            by_path(),
-            &host_base,
-            "a=1; Domain=proxy.test; Path=/",
-            format!("a=1; Path={here}/"),
-        ),
-        (
-            by_path(),
-            &path_base,
-            &*format!("a=1; Path=/preview/{KEY}/3000/x"),
-            format!("a=1; Path={here}/x"),
-        ),
-        (
-            by_host(),
-            &path_base,
-            &*format!("a=1; Path=/preview/{KEY}/3000"),
-            "a=1; Path=/".to_owned(),
-        ),
-        (
-            by_host(),
-            &host_base,
-            "a=1; Domain=proxy.test; Path=/x",
-            "a=1; Path=/x".to_owned(),
-        ),
-    ] {
-        let mut headers = headers(&[("set-cookie", given)]);
-        from_upstream(&mut headers, &place.0, &place.1, base);
-        assert_eq!(headers["set-cookie"], got, "{base} {given}");
-    }
+}
+
+#[test]
+fn the_upstreams_cookies_stay_with_the_port() {
+    let [by_path_there, by_host_there] = &bases();
+    let here = format!("/preview/{KEY}/3000");
+    let kept = |place, base: &str, given: &str| from_upstream_at(place, base, "set-cookie", given);
+    let at_root = "a=1; Domain=proxy.test; Path=/";
+    assert_eq!(
+        kept(by_path(), by_host_there, at_root),
+        format!("a=1; Path={here}/")
+    );
+    assert_eq!(kept(by_host(), by_host_there, at_root), "a=1; Path=/");
+    let below = format!("a=1; Path={here}/x");
+    assert_eq!(kept(by_path(), by_path_there, &below), below);
+    assert_eq!(kept(by_host(), by_path_there, &below), "a=1; Path=/x");
 }
