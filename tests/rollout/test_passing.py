@@ -10,10 +10,16 @@ import base64
 import hashlib
 import hmac
 import json
+import shutil
 import socket
+import ssl
+import subprocess
+import tempfile
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Dict, Iterator, List, Tuple
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -181,15 +187,20 @@ def test_an_absent_upstream_is_told_and_no_list_lacks_its_sandboxes() -> None:
 DAYTONA_ID, DAYTONA_TOKEN = "0195c1a2-7e01-4abc-8def-0123456789ab", "k3j9x0a7b2c4d5e6"
 
 
-@pytest.fixture()
-def recorder() -> Iterator[Tuple[str, List[Tuple[str, Dict[str, str]]]]]:
+#: Paths and headers that have arrived.
+Arrived = List[Tuple[str, Dict[str, str]]]
+
+
+@contextmanager
+def recorder(tls: Optional[ssl.SSLContext] = None) -> Iterator[Tuple[str, Arrived]]:
     """Stands in for Daytona where only the form of its ids and URLs matters: says where
     things are, and keeps what arrives."""
-    arrived: List[Tuple[str, Dict[str, str]]] = []
+    arrived: Arrived = []
+    scheme = "https" if tls else "http"
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            url = f"http://{self.headers['Host']}"
+            url = f"{scheme}://{self.headers['Host']}"
             arrived.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             said = json.dumps({
                 "id": DAYTONA_ID, "cpu": 1, "toolboxProxyUrl": f"{url}/proxied/toolbox", "token": "port-token",
@@ -205,18 +216,35 @@ def recorder() -> Iterator[Tuple[str, List[Tuple[str, Dict[str, str]]]]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", arrived
+    yield f"{scheme}://127.0.0.1:{server.server_port}", arrived
     server.shutdown()
 
 
-def test_ids_and_tokens_of_daytona_lead_there(recorder: Tuple[str, List[Tuple[str, Dict[str, str]]]]) -> None:
-    url, arrived = recorder
+@contextmanager
+def in_front_of(url: str, **more: str) -> Iterator[Server]:
     front = Server(env={
         "SANDBOXAI_SERVER_API_KEYS": KEY,
         "SANDBOXAI_ROLLOUT_UPSTREAM_URL": f"{url}/api",
         "SANDBOXAI_ROLLOUT_UPSTREAM_KEY": UPSTREAM_KEY,
+        **more,
     })
+    yield front
+    front.stop()
+    front.check_log()
+
+
+def test_ids_and_tokens_of_daytona_lead_there() -> None:
+    with recorder() as (url, arrived), in_front_of(url) as front:
+        visit_daytona(front, arrived)
+    for path, headers in arrived:
+        assert KEY not in str(headers) and KEY not in path
+        assert UPSTREAM_KEY not in str(headers) or path.startswith(("/api/", "/proxied/"))
+
+
+def visit_daytona(front: Server, arrived: Arrived) -> None:
     port = urlsplit(front.url).port
     shown = {"Authorization": f"Bearer {KEY}"}
     for key in (DAYTONA_ID, DAYTONA_TOKEN):
@@ -237,8 +265,33 @@ def test_ids_and_tokens_of_daytona_lead_there(recorder: Tuple[str, List[Tuple[st
     httpx.get(f"{front.url}/toolbox/{DAYTONA_ID}/work-dir", headers=shown)
     path, headers = arrived[-1]
     assert (path, headers["authorization"]) == (f"/proxied/toolbox/{DAYTONA_ID}/work-dir", f"Bearer {UPSTREAM_KEY}")
-    for path, headers in arrived:
-        assert KEY not in str(headers) and KEY not in path
-        assert UPSTREAM_KEY not in str(headers) or path.startswith(("/api/", "/proxied/"))
-    front.stop()
-    front.check_log()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_an_upstream_by_https_is_who_its_certificate_says() -> None:
+    # Not pytest's own folder: the server reads this one when it is no longer root.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        visit_by_https(folder)
+
+
+def visit_by_https(folder: Path) -> None:
+    def openssl(command: str) -> None:
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=tests")
+    openssl("req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=upstream")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    with recorder(tls) as (url, arrived):
+        with in_front_of(url, SANDBOXAI_ROLLOUT_CA_CERTIFICATES=str(folder / "ca.pem")) as front:
+            visit_daytona(front, arrived)
+        count = len(arrived)
+        with in_front_of(url) as front:
+            shown = {"Authorization": f"Bearer {KEY}"}
+            answer = httpx.get(f"{front.url}/api/sandbox/{DAYTONA_ID}", headers=shown)
+            assert answer.status_code == 502 and "certificate" in answer.json()["message"]
+        assert len(arrived) == count, "nobody unknown gets the key"
