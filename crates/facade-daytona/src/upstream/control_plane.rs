@@ -53,8 +53,9 @@ fn below_api(request: &Request) -> &str {
 /// Whether this server answers itself.
 fn is_own(facade: &Facade, method: &Method, target: &str) -> bool {
     let mut segments = path::segments(path::path_of(target));
-    let first = segments.next().unwrap_or_default();
-    match first.as_ref() {
+    // Daytona's router takes both cases.
+    let first = segments.next().unwrap_or_default().to_ascii_lowercase();
+    match first.as_str() {
         "sandbox" => match segments.next().as_deref() {
             None | Some("" | "paginated") => true,
             Some(asked) => facade.knows(asked),
@@ -81,6 +82,7 @@ impl Upstream {
     async fn try_pass(&self, facade: &Facade, request: Request) -> ApiResult<Response> {
         let target = below_api(&request).to_owned();
         let path = path::path_of(&target);
+        path::check_names(path)?;
         let base = BaseUrl::of(request.headers())
             .ok_or_else(|| ApiError::bad_request("the request has no valid Host header"))?;
         if let Some(log) = self
@@ -95,7 +97,9 @@ impl Upstream {
             let status = answer.status();
             return Err(self.refused(status, &self.whole(answer).await?));
         }
-        let is_about_sandboxes = path::segments(path).next().as_deref() == Some("sandbox");
+        let is_about_sandboxes = path::segments(path)
+            .next()
+            .is_some_and(|first| first.eq_ignore_ascii_case("sandbox"));
         let link = Link::of(path);
         let is_read = is_about_sandboxes || link.is_some();
         if !is_read || !answer.status().is_success() || !send::is_json(answer.headers()) {

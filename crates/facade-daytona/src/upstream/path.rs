@@ -52,6 +52,23 @@ pub(super) fn check(path: &str) -> ApiResult<()> {
     Err(refusal())
 }
 
+/// Refuses a path of the API that is not made of names, each in its place: what
+/// stands in one segment here could be two elsewhere.
+///
+/// # Errors
+/// 400.
+pub(super) fn check_names(path: &str) -> ApiResult<()> {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    match inner.split('/').all(|segment| name(segment).is_some()) {
+        true => Ok(()),
+        false => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "the path has an empty segment, or one with an encoded slash, which are not passed on to the upstream",
+        )),
+    }
+}
+
 fn is_ambiguous(path: &str) -> bool {
     let climbs = |segment: &str| {
         // Some servers cut off what follows a semicolon.
@@ -122,6 +139,29 @@ mod tests {
             "",
         ] {
             assert!(check(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_of_the_api_are_made_of_names() {
+        for path in [
+            "/volumes",
+            "/volumes/",
+            "/sandbox/x%20y/start",
+            "/volumes/by-name/a:b",
+        ] {
+            assert!(check_names(path).is_ok(), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "//volumes",
+            "/%2fapi-keys",
+            "/volumes//x",
+            "/volumes/a%5cb",
+            "/a%3fb",
+        ] {
+            assert!(check_names(path).is_err(), "{path}");
         }
     }
 

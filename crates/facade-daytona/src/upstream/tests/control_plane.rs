@@ -125,12 +125,17 @@ async fn no_path_leads_to_another_place_than_it_says() {
         "/api/sandbox/theirs%2f..%2f..%2fadmin",
         "/api/volumes/..%5c..%5cadmin",
         "/api/volumes/%252e%252e/admin",
+        "/api/volumes//admin",
+        "/api/%2fapi-keys",
+        "/api/sandbox/theirs%2fstart",
     ] {
         let answer = recorded.get(path).await;
         assert_eq!(answer.status, 400, "{path}");
     }
     // Whatever way the names of our own routes are written, they stay ours.
     for path in [
+        "/api/Config",
+        "/api/SANDBOX",
         "/api/%63onfig",
         "/api/%73andbox",
         "/api//sandbox/theirs",
@@ -162,8 +167,11 @@ async fn what_only_the_upstream_serves_is_passed() {
         assert_eq!(recorded.arrived().last().unwrap().target, path);
     }
     let count = recorded.arrived().len();
-    let creation = request(Method::POST, "/api/api-keys", OURS).body(Body::from("{}"));
-    send(&recorded.router, creation.unwrap()).await.expect(501);
+    for path in ["/api/api-keys", "/api/API-Keys", "/api/api%2dkeys"] {
+        let creation = request(Method::POST, path, OURS).body(Body::from("{}"));
+        let answer = send(&recorded.router, creation.unwrap()).await;
+        assert!(answer.status.as_u16() >= 400, "{path}");
+    }
     recorded.get("/api/config").await.expect(200);
     assert_eq!(recorded.arrived().len(), count);
 }
