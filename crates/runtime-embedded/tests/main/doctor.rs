@@ -76,5 +76,7 @@ async fn what_lies_around_is_listed_and_swept() {
     let _embedded = place.start().await;
     place.assert_nothing_left();
     let found = doctor(&place);
-    assert!(!found.contains("Leak"), "{found}");
+    // Servers with another folder may have sandboxes on this host, whose links are seen, too.
+    let mut leaks = found.lines().filter(|line| line.starts_with("Leak "));
+    assert!(leaks.all(|line| line.starts_with("Leak link ")), "{found}");
 }

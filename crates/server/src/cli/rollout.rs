@@ -1,6 +1,7 @@
 //! `sandboxai rollout`
 
 use facade_daytona::rollout::Share;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Context;
@@ -62,7 +63,7 @@ fn show(context: &Context, status: &Value) -> Result<(), Failure> {
     output.line(format!(
         "{} % of new sandboxes are made here, since {} ({})",
         number(&status["share"]),
-        text(&status["since"]),
+        moment(&status["since"]),
         text(&status["reason"]),
     ))?;
     output.line(format!(
@@ -77,7 +78,7 @@ fn show(context: &Context, status: &Value) -> Result<(), Failure> {
     let changes = changes.into_iter().flatten().take(CHANGES_SHOWN);
     let changes = changes.map(|change| {
         vec![
-            text(&change["at"]),
+            moment(&change["at"]),
             format!("{} %", number(&change["share"])),
             text(&change["reason"]),
         ]
@@ -87,6 +88,15 @@ fn show(context: &Context, status: &Value) -> Result<(), Failure> {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or("-").to_owned()
+}
+
+/// A time, to the second.
+fn moment(value: &Value) -> String {
+    let time = value.as_str().and_then(|time| time.parse().ok());
+    time.map_or_else(
+        || text(value),
+        |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+    )
 }
 
 /// A number without needless zeros.
@@ -124,6 +134,15 @@ fn rows(sides: &Value) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_told_to_the_second() {
+        assert_eq!(
+            moment(&"2026-11-27T17:55:31.54459233Z".into()),
+            "2026-11-27 17:55:31Z"
+        );
+        assert_eq!(moment(&Value::Null), "-");
+    }
 
     #[test]
     fn a_share_may_have_its_sign() {
