@@ -21,6 +21,7 @@ from .browser_support import setup_browser_in_sandbox as setup_browser_in_sandbo
 from .cache import SandboxCache as SandboxCache
 from .cache import cache_sandbox as cache_sandbox
 from .cache import get_cached_sandbox as get_cached_sandbox
+from .cache_aio import AsyncSandboxCache as AsyncSandboxCache
 from .file_upload import upload_file_to_sandbox as upload_file_to_sandbox
 from .monitoring import monitor_sandbox_operation as monitor_sandbox_operation
 from .rollout import DAYTONA, choose_backend
