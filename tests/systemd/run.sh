@@ -22,6 +22,8 @@ PART_SECONDS=300
 WORK="$PWD/target/systemd"
 GROUP="sandboxai-systemd-test-$$"
 HERE="$PWD/tests/systemd"
+# Nothing of this host's environment, which names files that the container has not.
+CLEAN=(env --ignore-environment PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root)
 
 [ "$(id -u)" -eq 0 ] || die "a container is made: run this as root"
 [ -d "$STATE_DIR/images" ] || die "$STATE_DIR has no images: build images/box first"
@@ -78,7 +80,7 @@ own_groups() {
 power_on() {
     (
         own_groups
-        exec unshare --mount --pid --fork --ipc --uts --net --cgroup --propagation private \
+        exec "${CLEAN[@]}" unshare --mount --pid --fork --ipc --uts --net --cgroup --propagation private \
             bash "$HERE/boot.sh" "$root" "$STATE_DIR/images"
     ) >"$WORK/console.log" 2>&1 &
     local parent=$! tries=0
@@ -91,7 +93,7 @@ power_on() {
 }
 
 inside() {
-    [ -n "$first" ] && nsenter --target "$first" --mount --pid --ipc --uts --net --cgroup --root --wd "$@"
+    [ -n "$first" ] && nsenter --target "$first" --mount --pid --ipc --uts --net --cgroup --root --wd "${CLEAN[@]}" "$@"
 }
 
 part() {
