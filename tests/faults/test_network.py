@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import threading
 
 import pytest
 from conftest import Server
@@ -33,11 +32,9 @@ def _host_address() -> str:
 @pytest.fixture()
 def host_service():
     """A service on every address of this host, which no sandbox may reach."""
-    listener = socket.create_server(("0.0.0.0", 0))
-    thread = threading.Thread(target=lambda: [listener.accept() for _ in range(3)], daemon=True)
-    thread.start()
-    yield listener.getsockname()[1]
-    listener.close()
+    # Connections are made without anybody accepting them.
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        yield listener.getsockname()[1]
 
 
 def test_the_host_and_the_metadata_service_are_out_of_reach(box: Sandbox, host_service: int) -> None:
