@@ -4,14 +4,18 @@
 #
 #   bench/run.sh [--rounds N] [--out FILE]             the program: bench.py
 #   bench/run.sh --daytona [--rounds N] [--out FILE]   through Daytona's SDK: through_daytona.py
+#   bench/run.sh --front [--rounds N] [--out FILE]     through a server in front: through_front.py
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 scripts/setup.sh
 cargo_is_new_enough || true
 what=bench
-if [ "${1:-}" = --daytona ]; then
-    what=through_daytona
+case "${1:-}" in
+    --daytona) what=through_daytona ;;
+    --front) what=through_front ;;
+esac
+if [ "$what" != bench ]; then
     shift
     python_environment .venv-daytona-0.226.1 tests/conformance/daytona/python_0_226_1/requirements.txt
 fi
@@ -28,5 +32,5 @@ ca="$(ca_certificates)"
 binary=target/release/sandboxai
 as_root env "SANDBOXAI_SERVER_STATE_DIR=$STATE_DIR" ${ca:+"SANDBOXAI_SANDBOX_CA_CERTIFICATES=$ca"} "$binary" image build images/box
 python=.venv-bench/bin/python3
-[ "$what" = through_daytona ] && python=.venv-daytona-0.226.1/bin/python3
+[ "$what" != bench ] && python=.venv-daytona-0.226.1/bin/python3
 exec nice -n -10 "$python" "bench/$what.py" --binary "$binary" "$@"

@@ -71,9 +71,9 @@ class ServerShare:
 class Calls:
     """The measured calls, at one server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "bench") -> None:
         self.daytona = Daytona(
-            DaytonaConfig(api_key="bench", api_url=f"{url}/api", target="local", use_deprecated_polling=True)
+            DaytonaConfig(api_key=key, api_url=f"{url}/api", target="local", use_deprecated_polling=True)
         )
         self.made: Any = None
         self.steady = self.daytona.create()
