@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from conftest import BINARY, ROOT, Server
-from docker_runtime.conftest import IMAGE, Engine  # type: ignore[import-not-found]
+from docker_runtime.conftest import DAEMON, IMAGE, Engine, needs_gvisor  # type: ignore[import-not-found]
 from sandboxai import Sandbox
 
 
@@ -141,6 +141,7 @@ def test_pausing(docker_server: Server, box: Sandbox) -> None:
     assert box.run_shell_command("echo on").output == "on\n"
 
 
+@needs_gvisor
 def test_a_sandbox_keeps_the_runtime_class_that_was_chosen_for_it(engine: Engine) -> None:
     server = Server(env={**settings(engine), "SANDBOXAI_DOCKER_RUNTIME_CLASSES": "runsc"}, ephemeral=False)
     try:
@@ -187,7 +188,7 @@ def test_only_runtime_classes_on_the_list_may_be_chosen(engine: Engine, docker_s
 
 
 def test_a_runtime_class_that_the_engine_does_not_have_is_told_at_the_start(engine: Engine) -> None:
-    with pytest.raises(AssertionError, match="docker.runtime_classes: the engine has no runtime `kata`, it has .*runsc"):
+    with pytest.raises(AssertionError, match="docker.runtime_classes: the engine has no runtime `kata`, it has .*runc"):
         Server(env={**settings(engine), "SANDBOXAI_DOCKER_RUNTIME_CLASSES": "kata"})
 
 
@@ -306,7 +307,7 @@ def test_the_plans_steps_pass_on_docker(engine: Engine) -> None:
     tar = subprocess.Popen(["tar", "-C", str(layer), "-c", "."], stdout=subprocess.PIPE)
     path = manifest["config"]["env"]["PATH"]
     engine.docker("import", "-c", "WORKDIR /workspace", "-c", f"ENV PATH={path}", "-", "sandboxai/box:latest", stdin=tar.stdout)
-    for oci_runtime in ("runc", "runsc"):
+    for oci_runtime in ["runc", *DAEMON.get("runtimes", ())]:
         run_the_plans_steps(Server(env={**settings(engine), "SANDBOXAI_DOCKER_OCI_RUNTIME": oci_runtime}))
 
 
