@@ -31,7 +31,7 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "sandboxai/box"
@@ -235,6 +235,13 @@ def machine() -> Dict[str, Any]:
     return {"cpu": model, "cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
 
 
+def keep(report: Dict[str, Any], out: Optional[Path]) -> None:
+    """Writes the raw figures, where that was asked for."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n")
+
+
 def find_peers() -> List[str]:
     found = ["bwrap"] if shutil.which("bwrap") else []
     try:
@@ -292,9 +299,7 @@ def main() -> None:
         print(f"{name:24} {row['median']:10.3f} ms   (p5 {row['p5']:.3f}, p95 {row['p95']:.3f}, n={row['n']})")
     print("create by phase, ms:", json.dumps(report["create_phases_ms"]))
     print("memory:", json.dumps(report["memory"]))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    keep(report, arguments.out)
 
 
 if __name__ == "__main__":

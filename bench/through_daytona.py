@@ -34,7 +34,7 @@ import httpx
 import urllib3
 from daytona import Daytona, DaytonaConfig, SessionExecuteRequest
 
-from bench import machine, percentile
+from bench import keep, machine, percentile
 
 ROOT = Path(__file__).resolve().parent.parent
 UPLOAD = os.urandom(10 << 20)
@@ -193,9 +193,7 @@ def main() -> None:
             f"{name:16} {row['ours']['median']:8.2f} {row['ours']['p95']:8.2f} {row['floor']['median']:8.2f}"
             f" {row['floor']['p95']:8.2f} {row['above_floor']:8.2f} {server_share['median']:8.2f} {server_share['p95']:8.2f}"
         )
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    keep(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Dict
 
-from bench import machine
+from bench import keep, machine
 from through_daytona import ROOT, Calls, measure, summary
 
 UPSTREAM_KEY = "bench-key-of-the-upstream"
@@ -76,9 +76,7 @@ def main() -> None:
             f"{name:16} {through_row['median']:8.2f} {through_row['p95']:8.2f}"
             f" {direct_row['median']:8.2f} {direct_row['p95']:8.2f} {row['added']:8.2f}"
         )
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    keep(report, arguments.out)
 
 
 if __name__ == "__main__":
