@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read as _},
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -80,7 +81,14 @@ impl Record {
         let path = folder.join(RECORD);
         let draft = folder.join("record.json.new");
         let text = serde_json::to_vec(self).expect("strings and numbers always serialize");
-        fs::write(&draft, text)
+        // Root's alone, whatever the umask is: whoever makes a sandbox has none.
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .and_then(|mut file| file.write_all(&text))
             .and_then(|()| fs::rename(&draft, &path))
             .at(Step::WriteRecord, path.display())
     }
@@ -148,6 +156,8 @@ pub(crate) fn unlock(lock: &File) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn record() -> Record {
@@ -175,6 +185,8 @@ mod tests {
         assert_eq!(Record::read(folder.path()).unwrap(), None);
         record().write(folder.path()).unwrap();
         assert_eq!(Record::read(folder.path()).unwrap(), Some(record()));
+        let mode = fs::metadata(folder.path().join(RECORD)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "it is root's alone");
         // Sandboxes outlive the server's version.
         assert_eq!(
             fs::read_to_string(folder.path().join(RECORD)).unwrap(),
